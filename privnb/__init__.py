@@ -1,0 +1,1 @@
+"""Notebook cells that compute on data which stays with its owners."""

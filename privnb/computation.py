@@ -1,0 +1,67 @@
+"""What one cell asks of a site, and the digest that identifies it."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+from privnb import wire
+from privnb.errors import QueryRefused
+
+__all__ = ["MAX_SOURCE_BYTES", "Computation", "Parameters", "Scalar", "parse_epsilon"]
+
+Scalar: TypeAlias = bool | int | float | str | None
+Parameters: TypeAlias = dict[str, Scalar | list[Scalar]]
+
+MAX_SOURCE_BYTES = 64 * 1024
+"""The longest cell a site reads, in bytes of UTF-8."""
+
+
+@wire.message
+class Computation:
+    """One cell's question: its code, what is bound to it, and what is offered for the answer.
+
+    Immutable. Two computations are the same exactly when their `digest` is the same; the digest
+    covers the very bytes of the cell, its parameters, purpose and ask.
+
+    >>> c = Computation(kind="sql", source="SELECT COUNT(*) FROM visits", epsilon="1")
+    >>> c.digest[:8] == Computation(kind="sql", source=c.source, epsilon="1").digest[:8]
+    True
+    """
+
+    kind: Literal["sql"]
+    source: str
+    parameters: Parameters | None = None
+    purpose: str | None = None
+    epsilon: str | None = None
+    """The privacy loss offered, a positive decimal as text, so that it is hashed as written."""
+
+    def __post_init__(self) -> None:
+        if len(self.source.encode("utf-8", "surrogatepass")) > MAX_SOURCE_BYTES:
+            message = f"The cell is longer than {MAX_SOURCE_BYTES} bytes."
+            raise QueryRefused(message, hint="Ask a shorter question.", code="E_UNSUPPORTED")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form, 64 hexadecimal digits."""
+        return wire.sha256_hex(wire.encode(self))
+
+
+def parse_epsilon(text: str | float | Decimal | None) -> Decimal:
+    """Read an epsilon exactly as written: positive, finite, at most 20.
+
+    >>> parse_epsilon("0.5")
+    Decimal('0.5')
+    """
+    hint = "Say for example epsilon 1; smaller protects more and answers less precisely."
+    if text is None:
+        raise QueryRefused("No epsilon was given.", hint=hint, code="E_EPSILON")  # noqa: EM101
+    try:
+        epsilon = Decimal(str(text))
+    except InvalidOperation:
+        epsilon = Decimal("NaN")
+    if not (epsilon.is_finite() and Decimal("0.0001") <= epsilon <= Decimal(20)):
+        problem = f"Epsilon must be a number from 0.0001 to 20, not {text!s:.40}."
+        raise QueryRefused(problem, hint=hint, code="E_EPSILON")
+    return epsilon

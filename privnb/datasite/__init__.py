@@ -1,0 +1,1 @@
+"""The PySyft adapter: the only room that imports ``syft``."""

@@ -1,0 +1,1 @@
+"""Differentially private SQL. Pure: no files, no network, no clock."""

@@ -1,0 +1,208 @@
+"""Every error privnb raises on purpose, with its code and its remedy.
+
+::
+
+    PrivnbError                 E_PRIVNB
+    ├── QueryRefused            E_NOT_SELECT, E_UNSUPPORTED, …   the SQL is outside the private subset
+    ├── RequestRefused          E_POLICY                         the site's policy says no
+    │   ├── AccessRefused       E_NO_GRANT, E_PURPOSE            no consent covers this request
+    │   └── BudgetExceeded      E_BUDGET                         the privacy budget does not allow it
+    ├── SiteFailure             E_EXECUTION                      the site could not compute; wording is constant
+    ├── ConfigError             E_CONFIG                         site.toml, or the data it names, is wrong
+    ├── UnknownName             E_UNKNOWN                        no such site, table, request, …
+    ├── ExchangeError           E_EXCHANGE
+    │   ├── ExchangeUnavailable E_EXCHANGE_UNAVAILABLE           the shared storage cannot be reached
+    │   ├── NotAPeer            E_NOT_A_PEER                     the other side has not accepted us, or we it
+    │   ├── KeyChanged          E_KEY_CHANGED                    a pinned key is not the one presented
+    │   └── BadMessage          E_BAD_MESSAGE                    something received is not well formed
+    ├── ResultPending           E_PENDING                        no answer yet; the request is alive
+    └── StateError              E_STATE                          local state is locked, full or damaged
+
+An error has a *message* (what was wrong, and where) and a *hint* (what to do). Errors that a site
+sends to an analyst are built from the query, the public schema and the ledger, never from the data.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "AccessRefused",
+    "BadMessage",
+    "BudgetExceeded",
+    "ConfigError",
+    "ExchangeError",
+    "ExchangeUnavailable",
+    "KeyChanged",
+    "NotAPeer",
+    "PrivnbError",
+    "QueryRefused",
+    "RequestRefused",
+    "ResultPending",
+    "SiteFailure",
+    "StateError",
+    "UnknownName",
+    "error_from_code",
+]
+
+
+class PrivnbError(Exception):
+    """Base of all errors of privnb.
+
+    Parameters
+    ----------
+    message
+        What was wrong, and where. One or two sentences.
+    hint
+        What to do about it; empty when nothing can be done.
+    code
+        The stable identifier; each class has a default.
+    """
+
+    default_code: ClassVar[str] = "E_PRIVNB"
+
+    def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code or self.default_code
+
+    def __str__(self) -> str:
+        return f"[{self.code}] {self.message}"
+
+    def _render_traceback_(self) -> list[str]:
+        """Show two lines in a notebook instead of a stack (IPython's protocol)."""
+        lines = [f"{type(self).__name__}: {self}"]
+        if self.hint:
+            lines.append(f"Hint: {self.hint}")
+        return lines
+
+
+class QueryRefused(PrivnbError):
+    """The SQL names something outside the private subset, or the schema does not allow it."""
+
+    default_code = "E_UNSUPPORTED"
+
+
+class RequestRefused(PrivnbError):
+    """The site's policy refuses the request."""
+
+    default_code = "E_POLICY"
+
+
+class AccessRefused(RequestRefused):
+    """No grant covers this table, purpose or date."""
+
+    default_code = "E_NO_GRANT"
+
+
+class BudgetExceeded(RequestRefused):
+    """The request costs more than what is left of a grant or of the table's total."""
+
+    default_code = "E_BUDGET"
+
+
+class SiteFailure(PrivnbError):
+    """The site accepted the request but could not compute it.
+
+    The wording never depends on the data; what was reserved stays charged.
+    """
+
+    default_code = "E_EXECUTION"
+
+
+class ConfigError(PrivnbError):
+    """``site.toml`` is wrong, or the data does not fit what it says."""
+
+    default_code = "E_CONFIG"
+
+    @classmethod
+    def at(cls, path: object, line: int | None, problem: str, *, hint: str) -> Self:
+        """Name the file, the line (when known) and the remedy."""
+        where = f"{path}, line {line}" if line is not None else f"{path}"
+        return cls(f"{where}: {problem}", hint=hint)
+
+
+class UnknownName(PrivnbError):
+    """A site, table, column or request that is not there."""
+
+    default_code = "E_UNKNOWN"
+
+    @classmethod
+    def among(cls, kind: str, name: str, known: Iterable[str], *, code: str | None = None) -> Self:
+        """Say what exists, and which of it was probably meant.
+
+        >>> UnknownName.among("site", "northsid", ["northside", "lakeside"]).hint
+        "Did you mean 'northside'? Known: lakeside, northside."
+        """
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=1)
+        guess = f"Did you mean {close[0]!r}? " if close else ""
+        listing = f"Known: {', '.join(names)}." if names else f"No {kind} is known yet."
+        return cls(f"There is no {kind} {name!r}.", hint=guess + listing, code=code)
+
+
+class ExchangeError(PrivnbError):
+    """Something between analyst and site went wrong."""
+
+    default_code = "E_EXCHANGE"
+
+
+class ExchangeUnavailable(ExchangeError):
+    """The shared storage cannot be read or written now."""
+
+    default_code = "E_EXCHANGE_UNAVAILABLE"
+
+
+class NotAPeer(ExchangeError):
+    """Nothing is sent to, or taken from, somebody who is not an accepted peer."""
+
+    default_code = "E_NOT_A_PEER"
+
+
+class KeyChanged(ExchangeError):
+    """The key presented is not the one pinned at first contact."""
+
+    default_code = "E_KEY_CHANGED"
+
+
+class BadMessage(ExchangeError):
+    """A received message is malformed, forged, replayed or too large."""
+
+    default_code = "E_BAD_MESSAGE"
+
+
+class ResultPending(PrivnbError):
+    """The answer is not there yet; the request stays alive at the site."""
+
+    default_code = "E_PENDING"
+
+
+class StateError(PrivnbError):
+    """Local state (a site's database, an analyst's box) cannot be used now."""
+
+    default_code = "E_STATE"
+
+
+_BY_CODE: dict[str, type[PrivnbError]] = {
+    "E_NO_GRANT": AccessRefused,
+    "E_PURPOSE": AccessRefused,
+    "E_BUDGET": BudgetExceeded,
+    "E_POLICY": RequestRefused,
+    "E_EXECUTION": SiteFailure,
+    "E_BAD_MESSAGE": BadMessage,
+    "E_STATE": StateError,
+}
+
+
+def error_from_code(code: str, message: str, hint: str) -> PrivnbError:
+    """Rebuild the error a site reported; unknown codes are refusals of the query.
+
+    >>> type(error_from_code("E_BUDGET", "Too much.", "Ask for less.")).__name__
+    'BudgetExceeded'
+    """
+    return _BY_CODE.get(code, QueryRefused)(message, hint=hint, code=code)
