@@ -56,7 +56,7 @@ def parse_epsilon(text: str | float | Decimal | None) -> Decimal:
     """
     hint = "Say for example epsilon 1; smaller protects more and answers less precisely."
     if text is None:
-        raise QueryRefused("No epsilon was given.", hint=hint, code="E_EPSILON")  # noqa: EM101
+        raise QueryRefused("No epsilon was given.", hint=hint, code="E_EPSILON")
     try:
         epsilon = Decimal(str(text))
     except InvalidOperation:

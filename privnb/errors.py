@@ -2,21 +2,21 @@
 
 ::
 
-    PrivnbError                 E_PRIVNB
-    ├── QueryRefused            E_NOT_SELECT, E_UNSUPPORTED, …   the SQL is outside the private subset
-    ├── RequestRefused          E_POLICY                         the site's policy says no
-    │   ├── AccessRefused       E_NO_GRANT, E_PURPOSE            no consent covers this request
-    │   └── BudgetExceeded      E_BUDGET                         the privacy budget does not allow it
-    ├── SiteFailure             E_EXECUTION                      the site could not compute; wording is constant
-    ├── ConfigError             E_CONFIG                         site.toml, or the data it names, is wrong
-    ├── UnknownName             E_UNKNOWN                        no such site, table, request, …
-    ├── ExchangeError           E_EXCHANGE
-    │   ├── ExchangeUnavailable E_EXCHANGE_UNAVAILABLE           the shared storage cannot be reached
-    │   ├── NotAPeer            E_NOT_A_PEER                     the other side has not accepted us, or we it
-    │   ├── KeyChanged          E_KEY_CHANGED                    a pinned key is not the one presented
-    │   └── BadMessage          E_BAD_MESSAGE                    something received is not well formed
-    ├── ResultPending           E_PENDING                        no answer yet; the request is alive
-    └── StateError              E_STATE                          local state is locked, full or damaged
+    PrivnbError               E_PRIVNB
+    ├── QueryRefused          E_UNSUPPORTED, …        the SQL is outside the private subset
+    ├── RequestRefused        E_POLICY                the site's policy says no
+    │   ├── AccessRefused     E_NO_GRANT, E_PURPOSE   no consent covers this request
+    │   └── BudgetExceeded    E_BUDGET                the privacy budget does not allow it
+    ├── SiteFailure           E_EXECUTION             the site could not compute; constant wording
+    ├── ConfigError           E_CONFIG                site.toml, or the data it names, is wrong
+    ├── UnknownName           E_UNKNOWN               no such site, table, request, …
+    ├── ExchangeError         E_EXCHANGE
+    │   ├── ExchangeUnavailable  E_EXCHANGE_UNAVAILABLE  the shared storage cannot be reached
+    │   ├── NotAPeer          E_NOT_A_PEER            one side has not accepted the other
+    │   ├── KeyChanged        E_KEY_CHANGED           a pinned key is not the one presented
+    │   └── BadMessage        E_BAD_MESSAGE           something received is not well formed
+    ├── ResultPending         E_PENDING               no answer yet; the request is alive
+    └── StateError            E_STATE                 local state is locked, full or damaged
 
 An error has a *message* (what was wrong, and where) and a *hint* (what to do). Errors that a site
 sends to an analyst are built from the query, the public schema and the ledger, never from the data.

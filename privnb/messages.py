@@ -12,8 +12,8 @@ from privnb.release import Answer, Estimate, PrivacyLabel
 __all__ = [
     "REPLY_FILE",
     "SUBMISSION_FILE",
-    "BudgetEntry",
     "Budget",
+    "BudgetEntry",
     "Problem",
     "Reply",
     "SiteDescription",

@@ -1,13 +1,31 @@
-"""What comes back from a site: the protected table, its privacy label, and the estimate before it."""
+"""What comes back: the protected table with its privacy label, and the estimate before it."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from privnb import wire
 from privnb.computation import Scalar
+from privnb.errors import PrivnbError
 
-__all__ = ["Answer", "AnswerColumn", "Estimate", "EstimateLine", "PrivacyLabel"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+__all__ = [
+    "Answer",
+    "AnswerColumn",
+    "Estimate",
+    "EstimateLine",
+    "Estimates",
+    "PrivacyLabel",
+    "Release",
+    "SiteRelease",
+]
 
 
 @wire.message
@@ -42,11 +60,11 @@ class PrivacyLabel:
     """The charge for this release, decimal text, rounded up."""
     delta: str
     unit: str
-    """Whose presence is protected, in words, for example 'one person (all their rows in visits)'."""
+    """Whose presence is protected, in words: 'one person (all their rows in visits)'."""
     clamps: tuple[str, ...] = ()
-    """Which values were limited before summing, for example 'mdvis to 0…30 per person and group'."""
+    """Which values were limited before summing: 'mdvis to 0…30 per person and group'."""
     budget: str
-    """What is left, in words, for example 'epsilon 2.31 of 4 left for utilisation-research'."""
+    """What is left, in words: 'epsilon 2.31 of 4 left for utilisation-research'."""
     not_protected: tuple[str, ...] = ()
     mock: bool = False
     """True when the answer comes from the mock twin: nothing was spent, nothing is real."""
@@ -76,3 +94,145 @@ class Estimate:
     notes: tuple[str, ...] = ()
     affordable: bool | None = None
     """Whether grant and table total would pay for it now; None if not checked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteRelease:
+    """What one site released, with its label."""
+
+    site: str
+    answer: Answer
+    label: PrivacyLabel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A protected result: the noisy tables of one or more sites, each under its privacy label.
+
+    Examples
+    --------
+    >>> column = AnswerColumn(name="people", role="aggregate")
+    >>> answer = Answer(columns=(column,), rows=((1204,),), half_widths=((29.0,),))
+    >>> label = PrivacyLabel(
+    ...     mechanism="none", epsilon="1", delta="0", unit="one person", budget="all"
+    ... )
+    >>> part = SiteRelease(site="northside", answer=answer, label=label)
+    >>> Release(request="", digest="", parts=(part,)).df.to_dict("records")
+    [{'site': 'northside', 'people': 1204, '± people': 29.0}]
+    """
+
+    request: str
+    digest: str
+    parts: tuple[SiteRelease, ...]
+    problems: Mapping[str, PrivnbError] = field(default_factory=dict)
+    """Sites that released nothing, with the reason."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites that released something."""
+        return tuple(part.site for part in self.parts)
+
+    @property
+    def mock(self) -> bool:
+        """Whether this comes from mock twins: nothing was spent, nothing is real."""
+        return any(part.label.mock for part in self.parts)
+
+    @property
+    def labels(self) -> Mapping[str, PrivacyLabel]:
+        """The privacy label of each site."""
+        return {part.site: part.label for part in self.parts}
+
+    @property
+    def label(self) -> str:
+        """All privacy labels in words."""
+        from privnb.rendering import label_text  # noqa: PLC0415 - rendering reads releases
+
+        return label_text(self)
+
+    @cached_property
+    def df(self) -> DataFrame:
+        """One block of rows per site; each aggregate is followed by its ``± `` column.
+
+        The first column is ``site``, or ``at site`` where the query itself has a column ``site``.
+        The ``± `` columns hold half-widths of 95 % intervals in the aggregate's own unit; empty
+        where no statement can be made.
+        """
+        import pandas as pd  # noqa: PLC0415 - pandas stays out of start-up
+
+        frames = []
+        for part in self.parts:
+            taken = {column.name for column in part.answer.columns}
+            block = "at site" if "site" in taken else "site"
+            columns: dict[str, object] = {block: [part.site] * len(part.answer.rows)}
+            for position, column in enumerate(part.answer.columns):
+                columns[column.name] = [row[position] for row in part.answer.rows]
+                if column.role == "aggregate":
+                    errors = [row[position] for row in part.answer.half_widths]
+                    columns[f"± {column.name}"] = pd.array(errors, dtype="Float64")
+            frames.append(pd.DataFrame(columns))
+        frames = [frame for frame in frames if len(frame)] or frames[:1]
+        return pd.concat(frames, ignore_index=True)
+
+    def plot(self) -> Figure:
+        """Draw every aggregate with its error bars, one colour per site."""
+        from privnb.drawing import draw_release  # noqa: PLC0415 - matplotlib stays out of start-up
+
+        return draw_release(self)
+
+    def __str__(self) -> str:
+        from privnb.rendering import release_text  # noqa: PLC0415 - rendering reads releases
+
+        return release_text(self)
+
+    def _repr_pretty_(self, printer: object, cycle: bool) -> None:  # noqa: FBT001 - IPython's protocol
+        del cycle
+        printer.text(str(self))  # type: ignore[attr-defined]
+
+    def _repr_html_(self) -> str:
+        from privnb.rendering import release_html  # noqa: PLC0415 - rendering reads releases
+
+        return release_html(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimates:
+    """What a question would cost at each site, and how precise its answers would be."""
+
+    by_site: Mapping[str, Estimate]
+    problems: Mapping[str, PrivnbError] = field(default_factory=dict)
+    """Sites that gave no estimate, with the reason."""
+
+    @cached_property
+    def df(self) -> DataFrame:
+        """One row per site and aggregate: price, expected half-width, remark."""
+        import pandas as pd  # noqa: PLC0415 - pandas stays out of start-up
+
+        return pd.DataFrame(
+            [
+                {
+                    "site": site,
+                    "aggregate": line.name,
+                    "± expected": line.half_width,
+                    "note": line.note,
+                    "epsilon": estimate.epsilon,
+                    "delta": estimate.delta,
+                    "affordable": estimate.affordable,
+                }
+                for site, estimate in self.by_site.items()
+                for line in estimate.lines
+            ]
+        )
+
+    def __str__(self) -> str:
+        from privnb.rendering import estimates_text  # noqa: PLC0415 - rendering reads estimates
+
+        return estimates_text(self)
+
+    def _repr_pretty_(self, printer: object, cycle: bool) -> None:  # noqa: FBT001 - IPython's protocol
+        del cycle
+        printer.text(str(self))  # type: ignore[attr-defined]
+
+    def _repr_html_(self) -> str:
+        from privnb.rendering import estimates_html  # noqa: PLC0415 - rendering reads estimates
+
+        return estimates_html(self)

@@ -71,7 +71,7 @@ def decode(kind: type[T], data: bytes, *, what: str, limit: int = MAX_BYTES) -> 
     from pydantic import ValidationError  # noqa: PLC0415 - pydantic stays out of start-up
 
     try:
-        value: T = _adapter(kind).validate_json(data)
+        value: T = _adapter(kind).validate_json(data)  # type: ignore[arg-type]
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"

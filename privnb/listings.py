@@ -1,0 +1,146 @@
+"""Frames that list sites, columns, budgets and requests for a person to read."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from privnb.errors import UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from privnb.datasite.ports import SiteCard
+    from privnb.dp.schema import Bounds, UnitBounds
+    from privnb.messages import Budget, SiteDescription
+    from privnb.request import Request
+
+__all__ = ["ago", "budgets_frame", "requests_frame", "schema_frame", "sites_frame"]
+
+_STATES = {
+    "unknown": "not asked",
+    "asked": "waiting for the owner",
+    "accepted": "accepted",
+    "key changed": "KEY CHANGED: do not use",
+}
+_HEARTBEATS = 30
+"""An agent shows itself every ten seconds; seen within three of them is seen now."""
+
+
+def sites_frame(
+    cards: Mapping[str, SiteCard], described: Mapping[str, SiteDescription]
+) -> pd.DataFrame:
+    """One row per site: owner, state, tables, purposes, budget left, agent last seen."""
+    rows = []
+    for name, card in sorted(cards.items()):
+        site = described.get(name)
+        tables = site.tables if site else ()
+        budgets = site.budgets if site else ()
+        left = (f"{b.table}: {b.epsilon_left} of {b.epsilon_granted}" for b in budgets)
+        rows.append(
+            {
+                "site": name,
+                "owner": card.owner,
+                "state": _STATES[card.state],
+                "tables": ", ".join(table.name for table in tables),
+                "purposes": ", ".join(sorted({p for table in tables for p in table.purposes})),
+                "budget left": ", ".join(left),
+                "agent last seen": ago(card.last_seen),
+                "fingerprint": card.fingerprint or "",
+            }
+        )
+    columns = ["site", "owner", "state", "tables", "purposes", "budget left"]
+    return pd.DataFrame(rows, columns=[*columns, "agent last seen", "fingerprint"])
+
+
+def schema_frame(described: Mapping[str, SiteDescription], table: str) -> pd.DataFrame:
+    """One row per site and column: type, bounds, public values, privacy unit.
+
+    Raises `UnknownName` (E_NO_TABLE) when no site has the table.
+    """
+    rows = [
+        {
+            "site": name,
+            "column": column.name,
+            "type": column.type,
+            "nullable": column.nullable,
+            "bounds": _interval(column.bounds),
+            "unit bounds": _interval(column.unit_bounds),
+            "values": ", ".join(map(str, column.values or ())),  # noqa: PD011 - not pandas
+            "privacy unit": (
+                f"one {offered.unit_name}; cannot be read"
+                if column.name == offered.privacy_unit
+                else ""
+            ),
+            "description": column.description,
+        }
+        for name, site in described.items()
+        for offered in site.tables
+        if offered.name == table
+        for column in offered.columns
+    ]
+    if not rows:
+        known = {offered.name for site in described.values() for offered in site.tables}
+        raise UnknownName.among("table", table, known, code="E_NO_TABLE")
+    return pd.DataFrame(rows)
+
+
+def budgets_frame(budgets: Iterable[tuple[str, Budget]]) -> pd.DataFrame:
+    """One row per grant: site, table, purpose, epsilon granted, spent and left, until when."""
+    rows = [
+        {
+            "site": site,
+            "table": budget.table,
+            "purpose": budget.purpose,
+            "granted": float(budget.epsilon_granted),
+            "spent": float(budget.epsilon_spent),
+            "left": float(budget.epsilon_left),
+            "until": budget.until or "",
+            "releases": len(budget.history),
+        }
+        for site, budget in budgets
+    ]
+    columns = ["site", "table", "purpose", "granted", "spent", "left", "until", "releases"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def requests_frame(requests: Iterable[Request]) -> pd.DataFrame:
+    """One row per request, in the order given: state per site, purpose, epsilon, question."""
+    rows = [
+        {
+            "request": request.id[:8],
+            "asked at": request.asked_at,
+            "state": ", ".join(f"{site}: {state}" for site, state in request.status.items()),
+            "epsilon": request.computation.epsilon,
+            "purpose": request.computation.purpose,
+            "question": " ".join(request.computation.source.split())[:80],
+        }
+        for request in requests
+        if request.computation is not None
+    ]
+    columns = ["request", "asked at", "state", "epsilon", "purpose", "question"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def ago(moment: float | None) -> str:
+    """Say how long ago something was, by this machine's clock.
+
+    >>> ago(None)
+    'never'
+    """
+    if moment is None:
+        return "never"
+    seconds = int(time.time() - moment)
+    if seconds < _HEARTBEATS:
+        return "now"
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = seconds // size
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return f"{seconds} seconds ago"
+
+
+def _interval(bounds: Bounds | UnitBounds | None) -> str:
+    return "" if bounds is None else f"{bounds.lower:g} … {bounds.upper:g}"

@@ -1,0 +1,139 @@
+"""The analyst's own record of requests and replies, on disk, shared by every kernel of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from privnb import wire
+from privnb.computation import Computation
+from privnb.errors import BadMessage, StateError, UnknownName
+from privnb.messages import Reply, SiteDescription
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Record", "Store"]
+
+
+@wire.message
+class Record:
+    """One request as it was made: what was asked, of whom, and when."""
+
+    request: str
+    action: Literal["describe", "estimate", "mock", "run"]
+    asked_at: str
+    """UTC, ISO 8601, seconds."""
+    sites: dict[str, str]
+    """Site name to its owner's email, as they were known when the request was made."""
+    computation: Computation | None = None
+    cancelled: bool = False
+
+
+class Store:
+    """Files under one folder; every write is atomic and durable, so a crash loses nothing.
+
+    ``requests/ID/record.json`` is the request, ``requests/ID/OWNER.json`` what that owner's site
+    replied, ``descriptions/OWNER.json`` the newest description of a site.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._requests = home / "requests"
+        self._descriptions = home / "descriptions"
+        try:
+            for folder in (home, self._requests, self._descriptions):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as problem:
+            raise StateError(
+                f"The folder for local state, {home}, cannot be made: {problem.strerror}.",
+                hint="Free some space, or name another folder with home=… or PRIVNB_HOME.",
+            ) from None
+
+    def add(self, record: Record) -> None:
+        """Write a request down before it is sent."""
+        folder = self._requests / record.request
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _write(folder / "record.json", wire.encode(record))
+
+    def record(self, prefix: str) -> Record:
+        """Find a request by its id or an unambiguous beginning of it."""
+        known = [name for name in self._ids() if name.startswith(prefix)] if prefix else []
+        if len(known) != 1:
+            recent = [record.request[:8] for record in self.records()][:5]
+            raise UnknownName.among("request", prefix, recent)
+        return self._read(known[0])
+
+    def records(self) -> list[Record]:
+        """List all requests that ask for a release, newest first."""
+        found = []
+        for name in self._ids():
+            with contextlib.suppress(BadMessage, OSError):
+                found.append(self._read(name))
+        runs = [record for record in found if record.action == "run"]
+        return sorted(runs, key=lambda record: record.asked_at, reverse=True)
+
+    def knows(self, request: str) -> bool:
+        """Tell whether a request of this id was made here."""
+        return (self._requests / request / "record.json").exists()
+
+    def keep_reply(self, request: str, owner: str, data: bytes) -> None:
+        """Store what a site replied; the first reply stays."""
+        path = self._requests / request / f"{owner}.json"
+        if not path.exists():
+            _write(path, data)
+
+    def reply(self, request: str, owner: str) -> Reply | None:
+        """Return what a site replied, if it has. Raises `BadMessage` when it makes no sense."""
+        try:
+            data = (self._requests / request / f"{owner}.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        return wire.decode(Reply, data, what=f"The reply of {owner}")
+
+    def forget(self, request: str) -> None:
+        """Remove a request that nobody will look for again."""
+        shutil.rmtree(self._requests / request, ignore_errors=True)
+
+    def keep_description(self, owner: str, description: SiteDescription) -> None:
+        """Remember what a site said about itself."""
+        _write(self._descriptions / f"{owner}.json", wire.encode(description))
+
+    def description(self, owner: str) -> SiteDescription | None:
+        """Return the newest description of a site, if it ever gave one."""
+        try:
+            data = (self._descriptions / f"{owner}.json").read_bytes()
+            return wire.decode(SiteDescription, data, what=f"The description by {owner}")
+        except (FileNotFoundError, BadMessage):
+            return None
+
+    def _ids(self) -> Iterator[str]:
+        return (entry.name for entry in os.scandir(self._requests))
+
+    def _read(self, request: str) -> Record:
+        data = (self._requests / request / "record.json").read_bytes()
+        return wire.decode(Record, data, what=f"The record of request {request}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file in one step, durably; on failure the old content stays."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as problem:
+        raise StateError(
+            f"{path} cannot be written: {problem.strerror}.",
+            hint="Free some space, or name another folder with home=… or PRIVNB_HOME.",
+        ) from None
