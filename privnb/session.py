@@ -378,14 +378,18 @@ class Session:
         return dict(sorted(found.items()))
 
     def _read_cards(self) -> dict[str, SiteCard]:
-        cards: dict[str, SiteCard] = {}
+        """Read the cards again. A name that two owners show is good only if one accepted us."""
+        claims: dict[str, list[SiteCard]] = {}
         for card in self._datasite.sites():
-            rival = cards.get(card.name)
-            if rival is None or (rival.state != "accepted" and card.state == "accepted"):
-                cards[card.name] = card
-            if rival is not None:  # two owners show one name: both go by their owner's email too
-                for claimant in (rival, card):
-                    cards[f"{claimant.name}@{claimant.owner}"] = claimant
+            claims.setdefault(card.name, []).append(card)
+        cards = {}
+        for name, claimants in claims.items():
+            accepted = [card for card in claimants if card.state == "accepted"]
+            trusted = claimants if len(claimants) == 1 else accepted
+            if len(trusted) == 1:
+                cards[name] = trusted[0]
+            if len(claimants) > 1:
+                cards |= {f"{name}@{card.owner}": card for card in claimants}
         self._cards = cards
         return cards
 

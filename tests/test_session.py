@@ -1,0 +1,366 @@
+"""A session against a fake datasite: what is sent, what is kept, what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import privnb
+from privnb import wire
+from privnb.datasite.ports import ArrivedReply, SiteCard
+from privnb.dp.schema import Bounds, Column, TableSchema
+from privnb.errors import (
+    BadMessage,
+    BudgetExceeded,
+    ExchangeUnavailable,
+    NotAPeer,
+    QueryRefused,
+    RequestRefused,
+    ResultPending,
+    UnknownName,
+)
+from privnb.messages import (
+    REPLY_FILE,
+    SUBMISSION_FILE,
+    Budget,
+    Problem,
+    Reply,
+    SiteDescription,
+    Submission,
+)
+from privnb.release import Answer, AnswerColumn, Estimate, EstimateLine, PrivacyLabel
+from privnb.session import SOURCE_FILE, Session
+from privnb.store import Store
+
+VISITS = TableSchema(
+    name="visits",
+    columns=(
+        Column(name="zper", type="integer"),
+        Column(name="mdvis", type="integer", bounds=Bounds(lower=0, upper=25)),
+    ),
+    privacy_unit="zper",
+    max_rows_per_unit=5,
+    delta=1e-6,
+    purposes=("utilisation-research",),
+)
+BUDGET = Budget(
+    table="visits",
+    purpose="utilisation-research",
+    epsilon_granted="4",
+    epsilon_spent="1",
+    epsilon_left="3.4",
+    until=None,
+)
+
+
+class FakeSite:
+    """Answers every submission at once, the way a site's agent would."""
+
+    def __init__(self, name):
+        self.name = name
+        self.owner = f"owner@{name}.example"
+        self.state = "accepted"
+        self.silent = False
+        self.submissions = []
+        self.problem = None
+        self.outbox = {}
+
+    def take(self, name, files):
+        submission = wire.decode(Submission, files[SUBMISSION_FILE], what="it")
+        self.submissions.append((submission, files))
+        if not self.silent:
+            self.outbox[name] = {REPLY_FILE: wire.encode(self.reply(submission))}
+
+    def reply(self, submission):
+        digest = submission.computation.digest if submission.computation else None
+        if self.problem is not None and submission.action != "describe":
+            return Reply(request=submission.request, digest=digest, problem=self.problem)
+        column = AnswerColumn(name="n", role="aggregate")
+        said = {
+            "describe": {
+                "description": SiteDescription(
+                    name=self.name, owner=self.owner, tables=(VISITS,), budgets=(BUDGET,)
+                )
+            },
+            "estimate": {
+                "estimate": Estimate(
+                    table="visits",
+                    epsilon="1",
+                    delta="1e-06",
+                    lines=(EstimateLine(name="n", half_width=29.0),),
+                    mechanism="discrete Gaussian",
+                )
+            },
+        }.get(
+            submission.action,
+            {
+                "answer": Answer(columns=(column,), rows=((100,),), half_widths=((29.0,),)),
+                "label": PrivacyLabel(
+                    mechanism="discrete Gaussian",
+                    epsilon="1",
+                    delta="1e-06",
+                    unit="one person",
+                    budget="epsilon 3 of 4 left",
+                    mock=submission.action == "mock",
+                ),
+            },
+        )
+        return Reply(request=submission.request, digest=digest, **said)
+
+
+class FakeDatasite:
+    """An AnalystPort in memory."""
+
+    fingerprint = "0123 4567"
+
+    def __init__(self, *sites):
+        self.by_owner = {site.owner: site for site in sites}
+        self.asked = []
+        self.gone = False
+
+    def sites(self):
+        return [
+            SiteCard(name=s.name, owner=s.owner, last_seen=None, fingerprint="ab", state=s.state)
+            for s in self.by_owner.values()
+        ]
+
+    def ask(self, owner):
+        self.asked.append(owner)
+
+    def submit(self, owner, name, files):
+        self.by_owner[owner].take(name, files)
+
+    def poll(self, owner):
+        if self.gone:
+            raise ExchangeUnavailable("The exchange is gone.")
+        outbox = self.by_owner[owner].outbox
+        return [ArrivedReply(owner=owner, name=n, files=f) for n, f in outbox.items()]
+
+    def retire(self, owner, name):
+        self.by_owner[owner].outbox.pop(name, None)
+
+
+@pytest.fixture
+def north():
+    return FakeSite("northside")
+
+
+@pytest.fixture
+def river():
+    return FakeSite("riverside")
+
+
+@pytest.fixture
+def datasite(north, river):
+    return FakeDatasite(north, river)
+
+
+@pytest.fixture
+def session(datasite, tmp_path):
+    return Session(email="ana@uni.example", exchange="x", datasite=datasite, store=Store(tmp_path))
+
+
+def ask(session, *sites, **options):
+    options = {"epsilon": 1, "purpose": "utilisation-research"} | options
+    return session.secure(
+        "SELECT COUNT(*) AS n FROM visits", sites=sites or ["northside"], **options
+    )
+
+
+def test_a_release_has_one_block_of_rows_per_site_and_the_error_beside_each_aggregate(session):
+    release = ask(session, "northside", "riverside").result(timeout=5)
+    assert list(release.df.columns) == ["site", "n", "± n"]
+    assert release.df.site.tolist() == ["northside", "riverside"]
+    assert release.df["± n"].tolist() == [29.0, 29.0]
+    assert release.labels["northside"].epsilon == "1"
+    assert not release.mock
+
+
+def test_the_site_gets_the_very_bytes_of_the_cell_and_their_digest_identifies_them(session, north):
+    sql = "SELECT COUNT(*)\tAS n -- ü\n FROM visits "
+    request = session.secure(sql, sites=["northside"], epsilon="0.50", purpose="p", params={"a": 1})
+    submission, files = north.submissions[-1]
+    assert files[SOURCE_FILE] == sql.encode()
+    assert submission.computation.source == sql
+    assert submission.computation.epsilon == "0.50"
+    assert submission.computation.digest == request.digest
+
+
+def test_a_request_survives_the_kernel(session, datasite, tmp_path):
+    request = ask(session)
+    later = Session(email="ana@uni.example", exchange="x", datasite=datasite, store=Store(tmp_path))
+    assert later.request(request.id[:8]).result(timeout=5).df.n.tolist() == [100]
+    assert later.requests().state.tolist() == ["northside: released"]
+
+
+def test_a_reply_taken_in_by_another_kernel_is_found(session, datasite, tmp_path):
+    first, second = ask(session), ask(session)
+    other = Session(email="ana@uni.example", exchange="x", datasite=datasite, store=Store(tmp_path))
+    other.request(second.id).result(timeout=5)  # takes in what arrived for both
+    assert not any(site.outbox for site in datasite.by_owner.values())
+    assert first.result(timeout=0).df.n.tolist() == [100]
+
+
+def test_waiting_ends_with_the_timeout_and_the_request_stays_alive(session, north):
+    north.silent = True
+    request = ask(session)
+    with pytest.raises(ResultPending) as pending:
+        request.result(timeout=0.02)
+    assert f"%privnb result {request.id[:8]}" in pending.value.hint
+    assert request.status == {"northside": "waiting"}
+    submission, _ = north.submissions[-1]
+    north.outbox[request.id] = {REPLY_FILE: wire.encode(north.reply(submission))}
+    assert request.result(timeout=5).sites == ("northside",)
+
+
+def test_an_exchange_that_goes_away_and_comes_back_does_not_end_the_waiting(session, datasite):
+    request = ask(session)
+    datasite.gone = True
+    with pytest.raises(ResultPending):
+        request.result(timeout=0.02)
+    datasite.gone = False
+    assert request.result(timeout=5).sites == ("northside",)
+
+
+def test_a_refusal_is_raised_with_the_sites_own_words(session, north):
+    north.problem = Problem(code="E_BUDGET", message="Too much.", hint="Ask for 0.4.")
+    request = ask(session)
+    with pytest.raises(BudgetExceeded, match="Too much") as refusal:
+        request.result(timeout=5)
+    assert refusal.value.hint == "Ask for 0.4."
+    assert request.status == {"northside": "refused"}
+
+
+def test_what_one_site_released_is_kept_when_another_refuses(session, north):
+    north.problem = Problem(code="E_BUDGET", message="Too much.", hint="")
+    release = ask(session, "northside", "riverside").result(timeout=5)
+    assert release.sites == ("riverside",)
+    assert isinstance(release.problems["northside"], BudgetExceeded)
+
+
+def test_an_answer_to_another_question_is_not_believed(session, north):
+    honest = north.reply
+    north.reply = lambda submission: honest(
+        Submission(request=submission.request, action="run", computation=None)
+    )
+    with pytest.raises(BadMessage, match="another question"):
+        ask(session).result(timeout=5)
+
+
+@pytest.mark.parametrize("junk", [b"", b"{", b"\xff", b"[1]", b'{"request":"x"}', b"[" * 100_000])
+def test_a_reply_that_makes_no_sense_is_one_clear_error(session, north, junk):
+    north.silent = True
+    request = ask(session)
+    north.outbox[request.id] = {REPLY_FILE: junk}
+    with pytest.raises(BadMessage, match=r"owner@northside\.example"):
+        request.result(timeout=5)
+
+
+def test_an_unknown_site_is_named_with_what_was_probably_meant(session):
+    with pytest.raises(UnknownName, match="northsid'") as error:
+        ask(session, "northsid")
+    assert "Did you mean 'northside'" in error.value.hint
+    with pytest.raises(UnknownName, match="No site was named"):
+        session.secure("SELECT 1", sites=[], epsilon=1, purpose="p")
+
+
+def test_a_site_that_has_not_accepted_us_is_asked_and_nothing_is_sent(session, north, datasite):
+    north.state = "asked"
+    with pytest.raises(NotAPeer) as error:
+        ask(session)
+    assert "privnb site accept DIR ana@uni.example" in error.value.hint
+    assert datasite.asked == ["owner@northside.example"]
+    assert north.submissions == []
+
+
+@pytest.mark.parametrize("epsilon", [0, -1, "nan", "inf", "a lot", None, 1e9, "1e-9"])
+def test_an_epsilon_that_makes_no_sense_is_refused_before_anything_is_sent(session, north, epsilon):
+    with pytest.raises(QueryRefused) as error:
+        ask(session, epsilon=epsilon)
+    assert error.value.code == "E_EPSILON"
+    assert north.submissions == []
+
+
+def test_a_missing_purpose_and_an_empty_query_are_refused(session):
+    with pytest.raises(RequestRefused, match="purpose"):
+        ask(session, purpose="")
+    with pytest.raises(QueryRefused, match="empty"):
+        session.secure(" \n", sites=["northside"], epsilon=1, purpose="p")
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), {"a": 1}, [[1]], b"x"])
+def test_a_parameter_that_is_not_json_is_named(session, value):
+    with pytest.raises(QueryRefused, match="'age'") as error:
+        ask(session, params={"age": value})
+    assert error.value.code == "E_PARAMETER"
+
+
+def test_an_estimate_and_a_mock_answer_leave_no_request_behind(session):
+    estimates = session.estimate("SELECT 1", sites=["northside"], epsilon=1)
+    assert estimates.df["± expected"].tolist() == [29.0]
+    assert session.mock("SELECT 1", sites=["northside"]).mock
+    assert session.requests().empty
+
+
+def test_sites_schema_and_budget_are_frames_to_read(session):
+    assert session.sites().site.tolist() == ["northside", "riverside"]
+    assert session.sites()["budget left"].tolist() == ["visits: 3.4 of 4"] * 2
+    schema = session.schema("visits")
+    assert schema[schema.column == "mdvis"].bounds.tolist() == ["0 … 25"] * 2
+    assert "person" in schema[schema.column == "zper"]["privacy unit"].iloc[0]
+    assert session.budget().left.tolist() == [3.4, 3.4]
+    with pytest.raises(UnknownName, match="visit'"):
+        session.schema("visit")
+
+
+def test_a_site_that_is_asleep_is_described_as_it_last_was(session, north, monkeypatch):
+    monkeypatch.setattr("privnb.session._QUICK", 0.05)
+    session.sites()
+    north.silent = True
+    assert session.sites().tables.tolist() == ["visits", "visits"]
+
+
+def test_two_owners_that_show_one_name_can_still_be_told_apart(session, datasite):
+    impostor = FakeSite("northside")
+    impostor.owner = "eve@evil.example"
+    impostor.state = "asked"
+    datasite.by_owner[impostor.owner] = impostor
+    assert ask(session, "northside").result(timeout=5).sites == ("northside",)
+    assert impostor.submissions == []
+    assert "northside@eve@evil.example" in session.sites().site.tolist()
+    impostor.state = "accepted"
+    session.sites()
+    with pytest.raises(UnknownName):
+        ask(session, "northside")
+    assert ask(session, "northside@eve@evil.example").result(timeout=5)
+
+
+def test_a_request_can_be_awaited(session):
+    async def wait():
+        return await ask(session)
+
+    assert asyncio.run(wait()).sites == ("northside",)
+
+
+def test_a_cancelled_request_stops_waiting(session, north):
+    north.silent = True
+    request = ask(session)
+    request.cancel()
+    assert request.done
+    assert request.status == {"northside": "cancelled"}
+
+
+def test_a_column_called_site_does_not_hide_the_site():
+    columns = (AnswerColumn(name="site", role="key"), AnswerColumn(name="n", role="aggregate"))
+    answer = Answer(columns=columns, rows=((3, 10),), half_widths=((None, None),))
+    label = PrivacyLabel(mechanism="m", epsilon="1", delta="0", unit="u", budget="b")
+    part = privnb.release.SiteRelease(site="northside", answer=answer, label=label)
+    frame = privnb.Release(request="", digest="", parts=(part,)).df
+    assert list(frame.columns) == ["at site", "site", "n", "± n"]
+
+
+def test_a_plot_has_a_panel_per_aggregate_and_says_that_values_are_noisy(session):
+    figure = ask(session, "northside", "riverside").result(timeout=5).plot()
+    assert [axes.get_title() for axes in figure.axes] == ["n"]
+    assert "noisy" in figure.get_supxlabel()
