@@ -11,6 +11,7 @@ from privnb.release import Answer, Estimate, PrivacyLabel
 
 __all__ = [
     "REPLY_FILE",
+    "SOURCE_FILE",
     "SUBMISSION_FILE",
     "Budget",
     "BudgetEntry",
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 SUBMISSION_FILE = "computation.json"
+SOURCE_FILE = "cell.sql"
+"""The cell's text once more, as its own file, so that any PySyft owner can read it."""
 REPLY_FILE = "reply.json"
 
 

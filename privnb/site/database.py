@@ -1,0 +1,300 @@
+"""The site's one database: grants, ledger, requests and events, durable before they count."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+
+from privnb.errors import StateError
+from privnb.wire import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Database",
+    "events",
+    "grants",
+    "ledger",
+    "record_event",
+    "requests",
+    "utc_now",
+]
+
+SCHEMA_VERSION = 1
+"""Raised whenever the tables change; a database of a newer version is never touched."""
+
+_BUSY_SECONDS = 10.0
+
+metadata = sa.MetaData()
+
+_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, nullable=False))
+
+grants = sa.Table(
+    "grants",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("analyst", sa.Text, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("epsilon", sa.Text, nullable=False),
+    sa.Column("until", sa.Text),
+    sa.Column("withdrawn", sa.Boolean, nullable=False),
+    sa.Index("grants_by_analyst", "analyst", "table_name", "purpose", "seq"),
+    sqlite_autoincrement=True,
+)
+"""Consents in the order they were given; the newest row of (analyst, table, purpose) is valid."""
+
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("analyst", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("rho", sa.BigInteger, nullable=False),
+    sa.Column("delta", sa.BigInteger, nullable=False),
+    sa.Column("epsilon", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.UniqueConstraint("analyst", "request"),
+    sa.CheckConstraint("rho > 0 AND delta >= 0"),
+    sa.CheckConstraint("state IN ('reserved', 'spent')"),
+    sa.Index("ledger_by_table", "table_name", "analyst", "purpose", "rho", "delta"),
+    sqlite_autoincrement=True,
+)
+"""Charges. Rows are added, and their state goes once from reserved to spent; nothing else."""
+
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("sender", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("agent", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("submission", sa.LargeBinary),
+    sa.Column("reply", sa.LargeBinary),
+    sa.Column("succeeded", sa.Boolean, nullable=False),
+    sa.Column("owed", sa.Boolean, nullable=False),
+    sa.UniqueConstraint("sender", "name"),
+    sa.Index("requests_owed", "owed"),
+    sqlite_autoincrement=True,
+)
+"""Every request ever taken in; see `privnb.site.requests` for its states."""
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""What happened, in order, as canonical JSON: the future leaves of the audit log."""
+
+for _name, _when in {
+    "ledger_keeps_rows": "DELETE ON ledger",
+    "ledger_keeps_charges": (
+        "UPDATE OF seq, at, table_name, analyst, purpose, request, digest, rho, delta, epsilon"
+        " ON ledger"
+    ),
+    "events_keep_rows": "DELETE ON events",
+    "events_keep_bodies": "UPDATE ON events",
+}.items():
+    # A mistake in later code must not be able to lower a charge: the database itself refuses.
+    event.listen(
+        metadata,
+        "after_create",
+        sa.DDL(  # type: ignore[no-untyped-call]
+            f"CREATE TRIGGER {_name} BEFORE {_when} BEGIN SELECT RAISE(ABORT, 'append-only'); END"
+        ).execute_if(dialect="sqlite"),
+    )
+
+
+class Database:
+    """Transactions on the site's database. Safe between threads and between processes.
+
+    Writers exclude each other from their first statement on, so what a transaction has read is
+    still true when it commits; when `write` returns, the change is on disk. All failures of the
+    database itself are a `StateError`.
+
+    Parameters
+    ----------
+    url
+        Any SQLAlchemy URL. SQLite is set up for durability here; another server must provide
+        serialisable transactions.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     database = Database.open(pathlib.Path(folder) / "site.sqlite")
+    ...     with database.write() as transaction:
+    ...         record_event(transaction, "start", site="northside")
+    ...     database.close()
+    """
+
+    def __init__(self, url: str | sa.URL) -> None:
+        self._where = sa.engine.make_url(url).render_as_string(hide_password=True)
+        sqlite = self._where.startswith("sqlite")
+        if sqlite:
+            engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        else:
+            engine = sa.create_engine(url, isolation_level="SERIALIZABLE")
+        self._engine = engine
+        self._writer = engine.execution_options(privnb_write=True)
+        with self._told_clearly():
+            if sqlite:
+                self._use_wal()
+            self._create_or_check()
+
+    @classmethod
+    def open(cls, path: Path) -> Database:
+        """Open the SQLite database at ``path``, or make it, readable by its owner only."""
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # SQLite gives its journal files the permissions of the database.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as problem:
+            raise StateError(
+                f"The site's database {path} cannot be opened: {problem.strerror}.",
+                hint="Look at the folder's permissions and free space.",
+            ) from None
+        return cls(sa.URL.create("sqlite", database=str(path)))
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Run one transaction that changes something; durable when the block is left."""
+        with self._told_clearly(), self._writer.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Run one transaction that sees one moment and changes nothing."""
+        with self._told_clearly(), self._engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._engine.dispose()
+
+    def _use_wal(self) -> None:
+        give_up = time.monotonic() + _BUSY_SECONDS
+        while True:
+            connection = self._engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA journal_mode=WAL")
+            except Exception as problem:
+                # The switch itself does not wait for others, whatever the timeout.
+                if "locked" not in str(problem) or time.monotonic() > give_up:
+                    raise exc.OperationalError(None, None, problem) from problem
+                time.sleep(0.02)
+            else:
+                return
+            finally:
+                connection.close()
+
+    def _create_or_check(self) -> None:
+        with self._engine.connect() as connection:
+            if sa.inspect(connection).has_table(_version.name):
+                found = connection.execute(sa.select(_version.c.version)).scalar()
+                self._check_version(found)
+                return
+        with self._writer.begin() as connection:
+            if sa.inspect(connection).has_table(_version.name):  # another process was faster
+                self._check_version(connection.execute(sa.select(_version.c.version)).scalar())
+                return
+            metadata.create_all(connection)
+            connection.execute(sa.insert(_version).values(version=SCHEMA_VERSION))
+
+    def _check_version(self, found: int | None) -> None:
+        if found == SCHEMA_VERSION:
+            return
+        if found is not None and found > SCHEMA_VERSION:
+            raise StateError(
+                f"The site's database {self._where} was written by a newer privnb "
+                f"(version {found}; this one knows {SCHEMA_VERSION}).",
+                hint="Install the newer privnb.",
+            )
+        raise self._damaged()
+
+    def _damaged(self) -> StateError:
+        return StateError(
+            f"The site's database {self._where} is damaged.",
+            hint="Restore it from a backup. Do not start from an empty one: the ledger would "
+            "forget what was spent.",
+        )
+
+    @contextlib.contextmanager
+    def _told_clearly(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.TimeoutError:
+            raise self._busy() from None
+        except exc.DatabaseError as problem:
+            if isinstance(problem, exc.IntegrityError | exc.ProgrammingError | exc.DataError):
+                raise
+            text = str(problem.orig)
+            if "locked" in text or "busy" in text:
+                raise self._busy() from None
+            if "full" in text or "disk I/O" in text or "readonly" in text:
+                raise StateError(
+                    f"The site's database {self._where} cannot be written: {text}.",
+                    hint="Make room on the disk and look at the folder's permissions; nothing "
+                    "was lost, and waiting requests are answered afterwards.",
+                ) from None
+            if "malformed" in text or "not a database" in text:
+                raise self._damaged() from None
+            raise StateError(
+                f"The site's database {self._where} cannot be used: {text}.",
+                hint="Look at the file, its folder and their permissions.",
+            ) from None
+
+    def _busy(self) -> StateError:
+        return StateError(
+            f"The site's database {self._where} is in use by another process.",
+            hint="Try again; if it stays so, look for a backup or database tool that holds it.",
+        )
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    # The driver's own transactions begin too late: reads before the first write would not be
+    # part of them. _begin_sqlite begins them instead.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("privnb_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def utc_now() -> str:
+    """Return the wall time as ISO 8601 in UTC, to the second; for people, never for order."""
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def record_event(connection: sa.Connection, kind: str, **fields: Any) -> None:
+    """Append one event to the transaction. Numbers about privacy are given as decimal text."""
+    body = canonical_json({"kind": kind, "at": utc_now(), **fields}).decode()
+    connection.execute(sa.insert(events).values(body=body))

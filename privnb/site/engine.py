@@ -1,0 +1,197 @@
+"""Runs a plan next to the data, and says truthfully what its result protects."""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import ROUND_CEILING, Context, Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+from privnb.computation import Computation, Parameters, parse_epsilon
+from privnb.release import Answer, Estimate, PrivacyLabel
+from privnb.site.ledger import (
+    DELTA_UNIT,
+    RHO_UNIT,
+    Charge,
+    Terms,
+    in_words,
+    terms_of,
+    units_up,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from privnb.dp.planner import Plan
+    from privnb.dp.schema import TableSchema
+    from privnb.messages import Budget
+    from privnb.site.config import SiteConfig
+
+__all__ = ["Engine", "OpenTables", "Planner"]
+
+_DEFAULT_EPSILON = Decimal(1)
+_UP = Context(prec=3, rounding=ROUND_CEILING)
+
+
+class OpenTables(Protocol):
+    """The bounded tables of a site, and their mock twins; see `privnb.site.tables`."""
+
+    def rows(self, sql: str, *, mock: bool = False) -> Sequence[tuple[Any, ...]]:
+        """Run SQL that a plan wrote; returns small aggregates, exact and therefore secret."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the data."""
+        ...
+
+
+class Planner(Protocol):
+    """Checks a question and fixes its mechanism; `privnb.dp.planner.plan` is the one we have."""
+
+    def __call__(
+        self,
+        sql: str,
+        *,
+        tables: Mapping[str, TableSchema],
+        parameters: Parameters,
+        epsilon: Decimal,
+    ) -> Plan:
+        """Plan, or raise `QueryRefused`."""
+        ...
+
+
+class Engine:
+    """Plans and runs DP SQL over the tables of one site.
+
+    What it computes from data has noise on it before it leaves `run`.
+    """
+
+    def __init__(
+        self, config: SiteConfig, tables: OpenTables, *, planner: Planner | None = None
+    ) -> None:
+        if planner is None:
+            from privnb.dp.planner import plan  # noqa: PLC0415 - OpenDP takes seconds
+
+            planner = plan
+        self._planner: Planner = planner
+        self._tables = tables
+        self.schemas: Mapping[str, TableSchema] = {
+            table.schema.name: table.schema for table in config.tables
+        }
+        self.terms: Mapping[str, Terms] = terms_of(config)
+
+    def warm(self) -> None:
+        """Load what the first query would wait for: the planner, OpenDP, the database engine."""
+        for name in self.schemas:
+            computation = Computation(kind="sql", source=f"SELECT COUNT(*) AS n FROM {name}")  # noqa: S608 - checked names
+            self.mock(self.plan(computation, free=True))
+
+    def plan(self, computation: Computation, *, free: bool = False) -> Plan:
+        """Check a question and fix its mechanism and price; no data is touched.
+
+        Parameters
+        ----------
+        free
+            The question is never charged, so it may come without an epsilon.
+
+        Raises
+        ------
+        QueryRefused
+            The question is outside the subset, or no epsilon was given; depends only on the
+            question and the public schema.
+        """
+        asked = computation.epsilon
+        epsilon = _DEFAULT_EPSILON if free and asked is None else parse_epsilon(asked)
+        return self._planner(
+            computation.source,
+            tables=self.schemas,
+            parameters=computation.parameters or {},
+            epsilon=epsilon,
+        )
+
+    def charge(self, plan: Plan, computation: Computation, *, analyst: str, request: str) -> Charge:
+        """Say what a plan costs."""
+        price = plan.price
+        return Charge(
+            table=plan.table.name,
+            analyst=analyst,
+            purpose=computation.purpose or "",
+            request=request,
+            digest=computation.digest,
+            rho=units_up(price.rho, RHO_UNIT),
+            delta=units_up(price.delta, DELTA_UNIT),
+            epsilon=in_words(price.epsilon),
+        )
+
+    def estimate(self, plan: Plan, *, affordable: bool | None) -> Estimate:
+        """Say what a plan would cost and how precise it would be."""
+        return dataclasses.replace(plan.estimate(), affordable=affordable)
+
+    def run(self, plan: Plan) -> Answer:
+        """Compute on the data and add the noise that the plan promises."""
+        return plan.release(self._tables.rows(plan.sql))
+
+    def mock(self, plan: Plan) -> Answer:
+        """Compute on the mock twin, with the same noise."""
+        return plan.release(self._tables.rows(plan.sql, mock=True))
+
+    def label(self, plan: Plan, budget: Budget) -> PrivacyLabel:
+        """Describe a charged release."""
+        schema = plan.table
+        terms = self.terms[schema.name]
+        whole = _delta_words(terms.delta)
+        return PrivacyLabel(
+            mechanism=plan.mechanism,
+            epsilon=in_words(plan.price.epsilon),
+            delta=_delta_words(terms.conversion_delta + plan.price.delta),
+            unit=_unit(schema),
+            clamps=tuple(plan.clamps),
+            budget=(
+                f"epsilon {budget.epsilon_left} of {budget.epsilon_granted} left "
+                f"for {budget.purpose}"
+            ),
+            not_protected=_not_protected(schema, budget, whole),
+        )
+
+    def mock_label(self, plan: Plan) -> PrivacyLabel:
+        """Describe an answer from the mock twin."""
+        return PrivacyLabel(
+            mechanism=plan.mechanism,
+            epsilon="0",
+            delta="0",
+            unit=_unit(plan.table),
+            clamps=tuple(plan.clamps),
+            budget="nothing was spent",
+            not_protected=("The rows are made up from the schema alone: nothing here is real.",),
+            mock=True,
+        )
+
+    def close(self) -> None:
+        """Let go of the data."""
+        self._tables.close()
+
+
+def _unit(schema: TableSchema) -> str:
+    return f"one {schema.unit_name} (all their rows in {schema.name})"
+
+
+def _not_protected(schema: TableSchema, budget: Budget, delta: str) -> tuple[str, ...]:
+    unit, table = schema.unit_name, schema.name
+    spent = f"epsilon {budget.epsilon_spent} at delta {delta} under this grant"
+    return (
+        f"Releases add up: together they reveal what the budget shows as spent ({spent}).",
+        "Releases of other analysts from this table add to yours, if you put them together.",
+        f"Facts about groups are not hidden, only whether any one {unit} is in the table.",
+        f"The same {unit} in another table or at another site than {table} is not accounted for.",
+        f"No claim of anonymity: bounded is what the answer adds to what is known of a {unit}.",
+        "Nothing is promised about how long the answer took.",
+    )
+
+
+def _delta_words(delta: float) -> str:
+    """Write a delta with three digits, rounded up.
+
+    >>> _delta_words(1e-6), _delta_words(5.1e-7)
+    ('1e-6', '5.1e-7')
+    """
+    digits, _, exponent = f"{_UP.create_decimal(repr(delta)).normalize():e}".partition("e")
+    return f"{digits}e{int(exponent)}"

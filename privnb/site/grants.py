@@ -1,0 +1,112 @@
+"""Consent between owner and analyst: who may spend how much on which table, for what purpose."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from privnb.site.database import grants, record_event, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Grant", "all_grants", "current_grant", "grants_of", "record_grant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """One consent as it stands now.
+
+    ``epsilon`` bounds what all releases under it reveal together, at the delta of the table.
+    """
+
+    analyst: str
+    table: str
+    purpose: str
+    epsilon: Decimal
+    until: dt.date | None = None
+    """The last day on which it may be used, by the site's calendar (UTC)."""
+    withdrawn: bool = False
+
+    def expired(self, today: dt.date) -> bool:
+        """Tell whether its last day is over."""
+        return self.until is not None and today > self.until
+
+
+def record_grant(connection: sa.Connection, grant: Grant) -> None:
+    """Let ``grant`` replace what was granted before for the same analyst, table and purpose.
+
+    What was spent stays spent: the ledger counts by analyst, table and purpose, not by grant.
+    """
+    connection.execute(
+        sa.insert(grants).values(
+            at=utc_now(),
+            analyst=grant.analyst,
+            table_name=grant.table,
+            purpose=grant.purpose,
+            epsilon=str(grant.epsilon),
+            until=grant.until.isoformat() if grant.until else None,
+            withdrawn=grant.withdrawn,
+        )
+    )
+    record_event(
+        connection,
+        "withdrawal" if grant.withdrawn else "grant",
+        analyst=grant.analyst,
+        table=grant.table,
+        purpose=grant.purpose,
+        epsilon=str(grant.epsilon),
+        until=grant.until.isoformat() if grant.until else None,
+    )
+
+
+def current_grant(
+    connection: sa.Connection, *, analyst: str, table: str, purpose: str
+) -> Grant | None:
+    """Return the newest grant, be it expired or withdrawn, or None if there never was one."""
+    row = connection.execute(
+        sa.select(grants)
+        .where(
+            grants.c.analyst == analyst,
+            grants.c.table_name == table,
+            grants.c.purpose == purpose,
+        )
+        .order_by(grants.c.seq.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else _grant(row)
+
+
+def grants_of(connection: sa.Connection, analyst: str) -> Sequence[Grant]:
+    """Return the newest grant of each table and purpose, without those withdrawn."""
+    return [grant for grant in all_grants(connection, analyst=analyst) if not grant.withdrawn]
+
+
+def all_grants(connection: sa.Connection, *, analyst: str | None = None) -> Sequence[Grant]:
+    """Return the newest grant of each analyst, table and purpose, in that order."""
+    newest = sa.select(sa.func.max(grants.c.seq)).group_by(
+        grants.c.analyst, grants.c.table_name, grants.c.purpose
+    )
+    if analyst is not None:
+        newest = newest.where(grants.c.analyst == analyst)
+    rows = connection.execute(
+        sa.select(grants)
+        .where(grants.c.seq.in_(newest))
+        .order_by(grants.c.table_name, grants.c.analyst, grants.c.purpose)
+    )
+    return [_grant(row) for row in rows]
+
+
+def _grant(row: sa.Row[Any]) -> Grant:
+    return Grant(
+        analyst=row.analyst,
+        table=row.table_name,
+        purpose=row.purpose,
+        epsilon=Decimal(row.epsilon),
+        until=dt.date.fromisoformat(row.until) if row.until else None,
+        withdrawn=row.withdrawn,
+    )

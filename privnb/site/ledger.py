@@ -1,0 +1,358 @@
+"""The site's persistent account of privacy loss, in exact integers.
+
+Losses are counted in zCDP (Bun and Steinke 2016): rho adds up over adaptively chosen releases of
+the same table, by whomever. A table's delta is split in two halves: one converts rho to the epsilon
+that people read, the other bounds the sum of what single releases spend on hiding rare groups.
+Charges are rounded up and caps down, so that rounding never favours a release.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
+
+import sqlalchemy as sa
+
+from privnb.dp import accounting
+from privnb.errors import AccessRefused, BudgetExceeded
+from privnb.messages import Budget, BudgetEntry
+from privnb.site.database import ledger, utc_now
+from privnb.site.grants import Grant, current_grant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from privnb.site.config import SiteConfig
+
+__all__ = [
+    "DELTA_UNIT",
+    "RHO_UNIT",
+    "Charge",
+    "Standing",
+    "TableStanding",
+    "Terms",
+    "budget",
+    "charged",
+    "history",
+    "in_words",
+    "reserve",
+    "settle",
+    "standing",
+    "table_standing",
+    "terms_of",
+    "units_up",
+]
+
+RHO_UNIT = Fraction(1, 10**15)
+"""The grain in which rho is counted."""
+DELTA_UNIT = Fraction(1, 10**18)
+"""The grain in which delta is counted."""
+
+_SHOWN = Decimal("0.0001")
+
+
+def units_up(value: float, unit: Fraction) -> int:
+    """Count a loss in whole units, rounded up.
+
+    >>> units_up(0.5, RHO_UNIT), units_up(1e-13, RHO_UNIT)
+    (500000000000000, 100)
+    """
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"not a loss: {value}")
+    return math.ceil(Fraction(value) / unit)
+
+
+def _units_down(value: float, unit: Fraction) -> int:
+    return math.floor(Fraction(value) / unit)
+
+
+@functools.lru_cache(maxsize=4096)
+def _rho_cap(epsilon: Decimal, delta: float) -> int:
+    return _units_down(accounting.rho_for(epsilon, delta), RHO_UNIT)
+
+
+@functools.lru_cache(maxsize=4096)
+def _epsilon_shown(rho: int, delta: float) -> Decimal:
+    """Read what was spent as an epsilon, rounded up."""
+    return accounting.epsilon_for(float(rho * RHO_UNIT), delta)
+
+
+@functools.lru_cache(maxsize=4096)
+def _epsilon_fitting(rho: int, delta: float) -> Decimal:
+    """Return the largest epsilon, to four decimals, whose price is at most ``rho`` units."""
+    # Bisection in steps of 0.0001. The bracket is epsilon_for and its rounding to four digits.
+    high = math.ceil(accounting.epsilon_for(float(rho * RHO_UNIT), delta) / _SHOWN) + 1
+    low = max(math.floor(high * Decimal("0.998")) - 2, 0)
+    while low > 0 and _rho_cap(low * _SHOWN, delta) > rho:
+        low //= 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _rho_cap(middle * _SHOWN, delta) <= rho:
+            low = middle
+        else:
+            high = middle
+    return low * _SHOWN
+
+
+def in_words(epsilon: Decimal) -> str:
+    """Write an epsilon for people: no exponent, no trailing zeros.
+
+    >>> in_words(Decimal("4.0000"))
+    '4'
+    """
+    return f"{epsilon.normalize():f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What the owner set for one table, for all its releases together."""
+
+    table: str
+    total_epsilon: Decimal
+    delta: float
+
+    @property
+    def conversion_delta(self) -> float:
+        """The delta at which rho is read as an epsilon."""
+        return self.delta / 2
+
+    @property
+    def rho_cap(self) -> int:
+        """What all analysts together may spend, in rho units."""
+        return _rho_cap(self.total_epsilon, self.conversion_delta)
+
+    @property
+    def delta_cap(self) -> int:
+        """What all releases together may spend on hiding rare groups, in delta units."""
+        return _units_down(self.delta / 2, DELTA_UNIT)
+
+
+def terms_of(config: SiteConfig) -> dict[str, Terms]:
+    """Return the terms of every table of a site, by name."""
+    return {
+        table.schema.name: Terms(
+            table=table.schema.name, total_epsilon=table.total_epsilon, delta=table.schema.delta
+        )
+        for table in config.tables
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """What one release costs, and who pays for it.
+
+    Parameters
+    ----------
+    request
+        The analyst's name of the request; one request is charged at most once.
+    rho, delta
+        The loss, in `RHO_UNIT` and `DELTA_UNIT`; see `units_up`.
+    epsilon
+        The loss as shown to people, decimal text, rounded up.
+    """
+
+    table: str
+    analyst: str
+    purpose: str
+    request: str
+    digest: str
+    rho: int
+    delta: int
+    epsilon: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableStanding:
+    """What all analysts together have spent of one table."""
+
+    terms: Terms
+    rho_spent: int
+    delta_spent: int
+
+    @property
+    def rho_left(self) -> int:
+        """Rho units left, never negative, even after the owner lowered the total."""
+        return max(self.terms.rho_cap - self.rho_spent, 0)
+
+    @property
+    def epsilon_spent(self) -> Decimal:
+        """What is known of one privacy unit if all analysts put their releases together."""
+        return _epsilon_shown(self.rho_spent, self.terms.conversion_delta)
+
+    @property
+    def epsilon_left(self) -> Decimal:
+        """The largest epsilon one more release could have."""
+        return _epsilon_fitting(self.rho_left, self.terms.conversion_delta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A grant (None if there never was one), the table it is for, and what is left of both."""
+
+    grant: Grant | None
+    rho_spent: int
+    table: TableStanding
+
+    @property
+    def rho_left(self) -> int:
+        """Rho units that one more release may cost, given grant and table."""
+        if self.grant is None:
+            return 0
+        cap = _rho_cap(self.grant.epsilon, self.table.terms.conversion_delta)
+        return max(min(cap - self.rho_spent, self.table.rho_left), 0)
+
+    @property
+    def epsilon_spent(self) -> Decimal:
+        """What the releases under the grant reveal together."""
+        return _epsilon_shown(self.rho_spent, self.table.terms.conversion_delta)
+
+    @property
+    def epsilon_left(self) -> Decimal:
+        """The largest epsilon one more release could have."""
+        return _epsilon_fitting(self.rho_left, self.table.terms.conversion_delta)
+
+    def shortfall(self, *, rho: int, delta: int) -> Literal["grant", "table", "delta"] | None:
+        """Tell which cap a further charge would break, or None when all hold."""
+        if self.table.delta_spent + delta > self.table.terms.delta_cap:
+            return "delta"
+        if rho <= self.rho_left:
+            return None
+        return "table" if rho > self.table.rho_left else "grant"
+
+
+def table_standing(connection: sa.Connection, terms: Terms) -> TableStanding:
+    """Add up all charges of a table, reserved and spent alike."""
+    rho, delta = connection.execute(
+        sa.select(
+            sa.func.coalesce(sa.func.sum(ledger.c.rho), 0),
+            sa.func.coalesce(sa.func.sum(ledger.c.delta), 0),
+        ).where(ledger.c.table_name == terms.table)
+    ).one()
+    return TableStanding(terms=terms, rho_spent=int(rho), delta_spent=int(delta))
+
+
+def standing(connection: sa.Connection, terms: Terms, *, analyst: str, purpose: str) -> Standing:
+    """Add up all charges of an analyst for a table and purpose, reserved and spent alike."""
+    rho = connection.execute(
+        sa.select(sa.func.coalesce(sa.func.sum(ledger.c.rho), 0)).where(
+            ledger.c.table_name == terms.table,
+            ledger.c.analyst == analyst,
+            ledger.c.purpose == purpose,
+        )
+    ).scalar_one()
+    return Standing(
+        grant=current_grant(connection, analyst=analyst, table=terms.table, purpose=purpose),
+        rho_spent=int(rho),
+        table=table_standing(connection, terms),
+    )
+
+
+def charged(connection: sa.Connection, *, analyst: str, request: str) -> Charge | None:
+    """Return what a request was charged, or None."""
+    row = connection.execute(
+        sa.select(
+            ledger.c.table_name.label("table"),
+            ledger.c.analyst,
+            ledger.c.purpose,
+            ledger.c.request,
+            ledger.c.digest,
+            ledger.c.rho,
+            ledger.c.delta,
+            ledger.c.epsilon,
+        ).where(ledger.c.analyst == analyst, ledger.c.request == request)
+    ).first()
+    return None if row is None else Charge(**row._mapping)  # noqa: SLF001 - a documented name
+
+
+def reserve(connection: sa.Connection, charge: Charge, terms: Terms, *, today: dt.date) -> bool:
+    """Charge a release before data is touched. A reservation is never taken back.
+
+    Must run inside `Database.write`, so that nobody else charges between check and entry.
+
+    Returns
+    -------
+    bool
+        True when the charge was entered; False when this very request was charged before.
+
+    Raises
+    ------
+    AccessRefused
+        No grant covers the charge today.
+    BudgetExceeded
+        The grant, the table's total or its delta would be exceeded; nothing was entered.
+    """
+    if charge.rho <= 0:
+        raise ValueError("a release without a price")
+    if charged(connection, analyst=charge.analyst, request=charge.request) is not None:
+        return False
+    now = standing(connection, terms, analyst=charge.analyst, purpose=charge.purpose)
+    if now.grant is None or now.grant.withdrawn or now.grant.expired(today):
+        raise AccessRefused(f"No grant covers {charge.table!r} for {charge.purpose!r}.")
+    if now.shortfall(rho=charge.rho, delta=charge.delta) is not None:
+        raise BudgetExceeded(f"Epsilon {charge.epsilon} is more than what is left.")
+    connection.execute(
+        sa.insert(ledger).values(
+            at=utc_now(),
+            table_name=charge.table,
+            analyst=charge.analyst,
+            purpose=charge.purpose,
+            request=charge.request,
+            digest=charge.digest,
+            rho=charge.rho,
+            delta=charge.delta,
+            epsilon=charge.epsilon,
+            state="reserved",
+        )
+    )
+    return True
+
+
+def settle(connection: sa.Connection, *, analyst: str, request: str) -> None:
+    """Mark a reservation as spent: its answer, or its failure, is stored."""
+    connection.execute(
+        sa.update(ledger)
+        .where(ledger.c.analyst == analyst, ledger.c.request == request)
+        .values(state="spent")
+    )
+
+
+def history(
+    connection: sa.Connection, terms: Terms, *, analyst: str, purpose: str, newest: int
+) -> Sequence[BudgetEntry]:
+    """Return the ``newest`` charges under a grant, oldest of them first."""
+    rows = connection.execute(
+        sa.select(ledger.c.at, ledger.c.request, ledger.c.digest, ledger.c.epsilon)
+        .where(
+            ledger.c.table_name == terms.table,
+            ledger.c.analyst == analyst,
+            ledger.c.purpose == purpose,
+        )
+        .order_by(ledger.c.seq.desc())
+        .limit(newest)
+    ).all()
+    return [
+        BudgetEntry(at=row.at, request=row.request, digest=row.digest, epsilon=row.epsilon)
+        for row in reversed(rows)
+    ]
+
+
+def budget(connection: sa.Connection, terms: Terms, grant: Grant, *, newest: int = 200) -> Budget:
+    """Describe a grant as its analyst may see it, with the ``newest`` charges of its history."""
+    now = standing(connection, terms, analyst=grant.analyst, purpose=grant.purpose)
+    entries = history(
+        connection, terms, analyst=grant.analyst, purpose=grant.purpose, newest=newest
+    )
+    return Budget(
+        table=grant.table,
+        purpose=grant.purpose,
+        epsilon_granted=str(grant.epsilon),
+        epsilon_spent=in_words(now.epsilon_spent),
+        epsilon_left=in_words(now.epsilon_left),
+        until=grant.until.isoformat() if grant.until else None,
+        history=tuple(entries),
+    )

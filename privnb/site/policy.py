@@ -1,0 +1,117 @@
+"""The owner's rules, applied to one request: release automatically or refuse, and by which rule."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from privnb.errors import AccessRefused, BudgetExceeded, PrivnbError
+from privnb.site.ledger import Charge, Standing, in_words
+
+if TYPE_CHECKING:
+    from privnb.dp.schema import TableSchema
+
+__all__ = ["Decision", "decide", "refusal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What the policy says, with the rule that made it, and what to tell the analyst."""
+
+    outcome: Literal["release", "refuse"]
+    rule: str
+    problem: PrivnbError | None = None
+
+
+def refusal(problem: PrivnbError) -> Decision:
+    """Refuse because something before the policy failed; the rule is the error's code."""
+    return Decision(outcome="refuse", rule=problem.code, problem=problem)
+
+
+def decide(
+    charge: Charge, *, schema: TableSchema, owner: str, standing: Standing, today: dt.date
+) -> Decision:
+    """Decide on a protected release. Pure: the same facts give the same decision.
+
+    Parameters
+    ----------
+    charge
+        The price; its ``purpose`` is the one the analyst states, empty when none was given.
+    standing
+        The grant for exactly this analyst, table and purpose, and what is left.
+    today
+        The site's date; a grant is valid up to and including its last day.
+    """
+    if charge.purpose not in schema.purposes:
+        return refusal(_wrong_purpose(charge, schema))
+    how = _command(charge, owner)
+    grant = standing.grant
+    if grant is None or grant.withdrawn:
+        state = "no grant" if grant is None else "no grant any more"
+        return refusal(
+            AccessRefused(
+                f"You have {state} for table {charge.table!r} and purpose {charge.purpose!r}.",
+                hint=f"Ask the owner, {how}",
+            )
+        )
+    if grant.expired(today):
+        return refusal(
+            AccessRefused(
+                f"Your grant for table {charge.table!r} and purpose {charge.purpose!r} ended on "
+                f"{grant.until}.",
+                hint=f"Ask the owner, {how}",
+            )
+        )
+    shortfall = standing.shortfall(rho=charge.rho, delta=charge.delta)
+    if shortfall is not None:
+        return refusal(_too_expensive(charge, standing, shortfall, how))
+    return Decision(outcome="release", rule="grant")
+
+
+def _wrong_purpose(charge: Charge, schema: TableSchema) -> AccessRefused:
+    allowed = ", ".join(schema.purposes) or "none yet"
+    problem = (
+        f"Table {charge.table!r} may not be used for {charge.purpose!r}."
+        if charge.purpose
+        else f"Say what you want to use table {charge.table!r} for."
+    )
+    return AccessRefused(problem, hint=f"Allowed purposes: {allowed}.", code="E_PURPOSE")
+
+
+def _too_expensive(
+    charge: Charge, standing: Standing, shortfall: Literal["grant", "table", "delta"], how: str
+) -> BudgetExceeded:
+    if shortfall == "delta":
+        return BudgetExceeded(
+            f"Table {charge.table!r} cannot hide rare groups any more: its delta for it is spent.",
+            hint="Group only by columns whose values are public; see the schema.",
+        )
+    left = standing.epsilon_left
+    whose = (
+        f"your grant for table {charge.table!r} and purpose {charge.purpose!r}"
+        if shortfall == "grant"
+        else f"the budget of table {charge.table!r}, which all analysts share"
+    )
+    fits = f"at most epsilon {in_words(left)} more fits" if left > 0 else "nothing is left"
+    ask = (
+        f"Ask with epsilon {in_words(left)} or less, or ask the owner, "
+        if left > 0
+        else "Ask the owner, "
+    )
+    if shortfall == "table":
+        how = f"{_owner(how)}, whether the table's total may be raised."
+    return BudgetExceeded(
+        f"This costs epsilon {charge.epsilon}, but {fits} in {whose}.", hint=ask + how
+    )
+
+
+def _command(charge: Charge, owner: str) -> str:
+    return (
+        f"{owner}, to run: privnb site grant DIR {charge.analyst} --table {charge.table} "
+        f"--purpose {charge.purpose} --epsilon {charge.epsilon}"
+    )
+
+
+def _owner(how: str) -> str:
+    return how.partition(",")[0]

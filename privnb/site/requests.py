@@ -1,0 +1,201 @@
+"""What became of every request, so that none is lost, answered twice or paid twice.
+
+A request is named by its sender and the sender's name for it. Its states::
+
+    (nothing) ─┬─▶ served      describe, estimate, mock: repeated freely, nothing kept
+               ├─▶ refused     the reply is stored with the refusal
+               ├─▶ reserved ──▶ answered   the reply is stored with the ledger's entry
+               │        └─────▶ failed     charged, without an answer; the reply says so
+               └─▶ interrupted  an agent died over it before deciding; tried once more
+
+A row belongs to one agent, which alone works on it while it lives (`privnb.site.liveness`). A reply
+is *owed* from the moment it is stored, or its price reserved, until the exchange has taken it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from privnb.site.database import Database, requests, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["Record", "RequestBook"]
+
+_COLUMNS = (
+    requests.c.sender,
+    requests.c.name,
+    requests.c.action,
+    requests.c.state,
+    requests.c.agent,
+    requests.c.attempts,
+    requests.c.submission,
+    requests.c.reply,
+    requests.c.succeeded,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One request as the database has it."""
+
+    sender: str
+    name: str
+    action: str
+    state: str
+    agent: str
+    attempts: int
+    submission: bytes | None
+    reply: bytes | None
+    succeeded: bool
+
+
+class RequestBook:
+    """The requests of one site; also the `SeenJobs` of its datasite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def seen(self, sender: str, name: str) -> bool:
+        """Tell whether this sender's request was taken in before."""
+        return self.find(sender, name) is not None
+
+    def find(self, sender: str, name: str) -> Record | None:
+        """Return what became of a request, or None if it is new."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                sa.select(*_COLUMNS).where(requests.c.sender == sender, requests.c.name == name)
+            ).first()
+        return None if row is None else _record(row)
+
+    def owed(self) -> Sequence[Record]:
+        """Return the requests whose reply has not gone out, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select(*_COLUMNS).where(requests.c.owed.is_(True)).order_by(requests.c.seq)
+            ).all()
+        return [_record(row) for row in rows]
+
+    def enter(
+        self,
+        connection: sa.Connection,
+        record: Record,
+        *,
+        previous: Record | None,
+        owed: bool,
+    ) -> bool:
+        """Add a request, or replace what ``previous`` said; False if another was faster."""
+        values = {
+            "at": utc_now(),
+            "action": record.action,
+            "state": record.state,
+            "agent": record.agent,
+            "attempts": record.attempts,
+            "submission": record.submission,
+            "reply": record.reply,
+            "succeeded": record.succeeded,
+            "owed": owed,
+        }
+        if previous is not None:
+            changed = connection.execute(
+                sa.update(requests).where(*_unchanged(previous)).values(**values)
+            )
+            return changed.rowcount == 1
+        found = connection.execute(
+            sa.select(requests.c.seq).where(
+                requests.c.sender == record.sender, requests.c.name == record.name
+            )
+        ).first()
+        if found is not None:
+            return False
+        connection.execute(
+            sa.insert(requests).values(sender=record.sender, name=record.name, **values)
+        )
+        return True
+
+    def take_over(self, record: Record, *, agent: str) -> bool:
+        """Count one more attempt, in the name of ``agent``; False if another was faster."""
+        with self._database.write() as connection:
+            changed = connection.execute(
+                sa.update(requests)
+                .where(*_unchanged(record))
+                .values(agent=agent, attempts=record.attempts + 1)
+            )
+        return changed.rowcount == 1
+
+    def store_reply(
+        self,
+        connection: sa.Connection,
+        record: Record,
+        *,
+        reply: bytes,
+        succeeded: bool,
+        agent: str,
+    ) -> bool:
+        """Turn ``reserved`` into ``answered`` or ``failed``; False if it is no longer ours."""
+        changed = connection.execute(
+            sa.update(requests)
+            .where(
+                requests.c.sender == record.sender,
+                requests.c.name == record.name,
+                requests.c.state == "reserved",
+                requests.c.agent == agent,
+            )
+            .values(state="answered" if succeeded else "failed", reply=reply, succeeded=succeeded)
+        )
+        return changed.rowcount == 1
+
+    def interrupted(self, connection: sa.Connection, *, sender: str, name: str, agent: str) -> None:
+        """Record that ``agent`` died over a request before it decided anything."""
+        row = connection.execute(
+            sa.select(requests.c.state, requests.c.attempts).where(
+                requests.c.sender == sender, requests.c.name == name
+            )
+        ).first()
+        if row is None:
+            connection.execute(
+                sa.insert(requests).values(
+                    at=utc_now(),
+                    sender=sender,
+                    name=name,
+                    action="",
+                    state="interrupted",
+                    agent=agent,
+                    attempts=1,
+                    succeeded=False,
+                    owed=False,
+                )
+            )
+        elif row.state in {"interrupted", "served"}:
+            self._update(connection, sender, name, agent=agent, attempts=row.attempts + 1)
+
+    def delivered(self, connection: sa.Connection, keys: Iterable[tuple[str, str]]) -> None:
+        """Note that the exchange has taken these replies."""
+        for sender, name in keys:
+            self._update(connection, sender, name, owed=False)
+
+    @staticmethod
+    def _update(connection: sa.Connection, sender: str, name: str, **values: Any) -> None:
+        connection.execute(
+            sa.update(requests)
+            .where(requests.c.sender == sender, requests.c.name == name)
+            .values(**values)
+        )
+
+
+def _unchanged(record: Record) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        requests.c.sender == record.sender,
+        requests.c.name == record.name,
+        requests.c.agent == record.agent,
+        requests.c.attempts == record.attempts,
+        requests.c.state == record.state,
+    )
+
+
+def _record(row: Any) -> Record:
+    return Record(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
