@@ -1,0 +1,186 @@
+"""The subcommands of ``%privnb``: their grammar, and what each of them shows."""
+
+# IPython's parser has no types:
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from IPython.core.error import UsageError
+from IPython.core.magic_arguments import MagicArgumentParser
+
+from privnb.errors import PrivnbError
+from privnb.magics.grammar import did_you_mean, parse, variable
+from privnb.magics.showing import show_frame, show_lines
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from privnb.magics.secure import SecureMagics
+
+__all__ = ["COMMANDS", "HELP", "run_command"]
+
+_EMAIL, _EXCHANGE = "PRIVNB_EMAIL", "PRIVNB_EXCHANGE"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: its usage and summary for people, its grammar, what it does."""
+
+    usage: str
+    summary: str
+    parser: argparse.ArgumentParser
+    run: Callable[[SecureMagics, argparse.Namespace], object]
+
+
+def run_command(magics: SecureMagics, line: str) -> object:
+    """Run one line of ``%privnb``; a wrong or missing subcommand is a `UsageError`."""
+    name, _, rest = line.strip().partition(" ")
+    if not name:
+        name = "help"
+    command = COMMANDS.get(name)
+    if command is None:
+        guess = did_you_mean(name, COMMANDS)
+        raise UsageError(
+            f"%privnb has no command {name!r}.{guess} There are: {', '.join(COMMANDS)}."
+        )
+    return command.run(magics, parse(command.parser, rest))
+
+
+def _connect(magics: SecureMagics, args: argparse.Namespace) -> None:
+    said = []
+    for option, variable_name in (("email", _EMAIL), ("exchange", _EXCHANGE)):
+        if getattr(args, option) is None and os.environ.get(variable_name):
+            setattr(args, option, os.environ[variable_name])
+            said.append(f"{option} from {variable_name}")
+    missing = [f"--{option}" for option in ("email", "exchange") if not getattr(args, option)]
+    if missing:
+        raise PrivnbError(
+            f"%privnb connect needs {' and '.join(missing)}.",
+            hint="Say %privnb connect --email YOU@EXAMPLE.ORG --exchange DIR "
+            f"or set {_EMAIL} and {_EXCHANGE} before JupyterLab starts.",
+            code="E_NOT_CONNECTED",
+        )
+    session = magics.connect(email=args.email, exchange=args.exchange, home=args.home)
+    magics.session = session
+    if args.session is not None:
+        magics.namespace[args.session] = session
+    sites = ", ".join(session.site_names()) or "none yet"
+    show_lines(
+        f"Connected as {session.email}. Sites: {sites}.",
+        f"exchange {session.exchange}" + (f" ({', '.join(said)})" if said else ""),
+        f"your key {session.fingerprint}",
+    )
+
+
+def _sites(magics: SecureMagics, _: argparse.Namespace) -> None:
+    show_frame("Sites on the exchange", magics.session.sites())
+
+
+def _tables(magics: SecureMagics, _: argparse.Namespace) -> None:
+    import pandas as pd  # noqa: PLC0415 - pandas stays out of %load_ext
+
+    rows = [
+        {
+            "site": site,
+            "table": table.name,
+            "protects": f"one {table.unit_name}",
+            "about rows": "" if table.public_rows is None else f"{table.public_rows:,}",
+            "purposes": ", ".join(table.purposes),
+            "description": table.description,
+        }
+        for site, described in magics.session.descriptions().items()
+        for table in described.tables
+    ]
+    columns = ["site", "table", "protects", "about rows", "purposes", "description"]
+    show_frame("Tables you may ask about", pd.DataFrame(rows, columns=columns), merge_sites=True)
+
+
+def _schema(magics: SecureMagics, args: argparse.Namespace) -> None:
+    frame = magics.session.schema(args.table)
+    show_frame(f"Columns of {args.table}", frame, merge_sites=True)
+
+
+def _budget(magics: SecureMagics, args: argparse.Namespace) -> object:
+    if args.live:
+        from privnb.widgets.budget import BudgetWidget  # noqa: PLC0415 - anywidget takes a while
+
+        widget = BudgetWidget(magics.session)
+        magics.budgets.follow(widget)
+        return widget
+    magics.budgets.show(magics.session.budgets())
+    return None
+
+
+def _requests(magics: SecureMagics, _: argparse.Namespace) -> None:
+    show_frame("Your requests, newest first", magics.session.requests())
+
+
+def _result(magics: SecureMagics, args: argparse.Namespace) -> object:
+    request = magics.session.request(args.request)
+    return magics.finish(request, result=args.result, timeout=args.timeout)
+
+
+def _cancel(magics: SecureMagics, args: argparse.Namespace) -> None:
+    request = magics.session.request(args.request)
+    request.cancel()
+    show_lines(
+        f"Request {request.id[:8]} is no longer waited for.",
+        "What a site has already taken in may still be computed, and charged.",
+    )
+
+
+def _help(_: SecureMagics, __: argparse.Namespace) -> None:
+    print(HELP)  # noqa: T201 - help is text for people
+
+
+def _parser(name: str) -> MagicArgumentParser:
+    return MagicArgumentParser(f"%privnb {name}")
+
+
+def _grammar() -> dict[str, Command]:
+    nothing = {name: _parser(name) for name in ("sites", "tables", "requests", "help")}
+    connect = _parser("connect")
+    connect.add_argument("session", nargs="?", type=variable)
+    for option in ("--email", "--exchange", "--home"):
+        connect.add_argument(option)
+    schema = _parser("schema")
+    schema.add_argument("table", metavar="TABLE")
+    budget = _parser("budget")
+    budget.add_argument("--live", action="store_true")
+    result = _parser("result")
+    result.add_argument("request", metavar="ID")
+    result.add_argument("result", nargs="?", type=variable)
+    result.add_argument("--timeout", type=float)
+    cancel = _parser("cancel")
+    cancel.add_argument("request", metavar="ID")
+    return {
+        "connect": Command(
+            "connect [NAME] --email E --exchange DIR",
+            f"open the exchange; without options {_EMAIL} and {_EXCHANGE} are read",
+            connect,
+            _connect,
+        ),
+        "sites": Command("sites", "who is there and what they offer", nothing["sites"], _sites),
+        "tables": Command("tables", "the tables of all sites", nothing["tables"], _tables),
+        "schema": Command("schema TABLE", "columns, types, bounds, public values", schema, _schema),
+        "budget": Command("budget [--live]", "what is left; moves as cells run", budget, _budget),
+        "requests": Command(
+            "requests", "what you asked, newest first", nothing["requests"], _requests
+        ),
+        "result": Command(
+            "result ID [NAME] [--timeout S]", "the answer to an earlier request", result, _result
+        ),
+        "cancel": Command("cancel ID", "stop waiting for a request", cancel, _cancel),
+        "help": Command("help", "this list", nothing["help"], _help),
+    }
+
+
+COMMANDS = _grammar()
+HELP = "Look around, and see what was asked and spent.\n\n" + "\n".join(
+    f"  %privnb {command.usage:<42} {command.summary}" for command in COMMANDS.values()
+)

@@ -1,0 +1,60 @@
+"""Put something into the output of the running cell, as text and as HTML at once."""
+
+# IPython's display functions have no types:
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from IPython.display import display
+
+from privnb.markup import MUTED, Html, tag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pandas import DataFrame
+
+__all__ = ["show", "show_frame", "show_lines"]
+
+
+def show(html: str, text: str) -> None:
+    """Display one thing in both forms; the notebook takes HTML, a terminal takes text."""
+    display({"text/html": html, "text/plain": text}, raw=True)
+
+
+def show_lines(first: str, *more: str) -> None:
+    """Display a sentence, and further ones below it in a quieter colour."""
+    quiet = [tag("div", line, style=f"font-size:12px;{MUTED}") for line in more]
+    style = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px"
+    show(tag("div", first, *quiet, style=style), "\n".join([first, *more]))
+
+
+def show_frame(caption: str, frame: DataFrame, *, merge_sites: bool = False) -> None:
+    """Display a frame as a card; rows that differ in nothing but the site may be merged."""
+    from privnb.rendering import listing_html, listing_text  # noqa: PLC0415 - %load_ext stays light
+
+    columns = [str(column) for column in frame.columns]
+    rows = [[_words(cell) for cell in row] for row in frame.itertuples(index=False)]
+    if merge_sites:
+        rows = _merged(rows)
+    filled = [i for i, _ in enumerate(columns) if any(row[i] for row in rows)] if rows else []
+    columns = [columns[i] for i in filled] or columns
+    rows = [[row[i] for i in filled] for row in rows]
+    show(Html(listing_html(caption, columns, rows)), f"{caption}\n{listing_text(columns, rows)}")
+
+
+def _merged(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    sites: dict[tuple[str, ...], list[str]] = {}
+    for site, *rest in rows:
+        sites.setdefault(tuple(rest), []).append(site)
+    return [[", ".join(names), *rest] for rest, names in sites.items()]
+
+
+def _words(cell: object) -> str:
+    if cell is None or cell != cell:  # noqa: PLR0124 - NaN
+        return ""
+    if isinstance(cell, bool) or type(cell).__name__ == "bool":
+        return "yes" if cell else "no"
+    return str(cell)

@@ -1,0 +1,131 @@
+"""HTML that is escaped by construction, and aligned plain text: what every rendering is made of.
+
+Nothing here knows what it shows. Styles are inline and name JupyterLab's theme colours with
+fallbacks that work on light and on dark paper, because saved notebooks are read in many places
+and most of them drop style sheets.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+from unicodedata import east_asian_width
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["ACCENT", "LINE", "MUTED", "TINT", "Html", "clean", "plain_table", "table", "tag"]
+
+MUTED = "color:var(--jp-ui-font-color2,inherit)"
+LINE = "var(--jp-border-color2,rgba(128,128,128,.35))"
+TINT = "rgba(128,128,128,.09)"
+ACCENT = "var(--jp-brand-color1,#1976d2)"
+
+_CELL = "padding:5px 12px;text-align:left;vertical-align:top;white-space:normal"
+_HEAD = f"{_CELL};font-weight:600;border-bottom:1px solid {LINE}"
+_TABLE = "border-collapse:collapse;margin:0;width:auto;font-variant-numeric:tabular-nums"
+_CAPTION = f"caption-side:top;text-align:left;padding:0 12px 4px;font-weight:600;{MUTED}"
+
+
+class Html(str):
+    """Text that is HTML already; everything else is escaped when it is put into a `tag`."""
+
+    __slots__ = ()
+
+
+def clean(text: object) -> str:
+    """Make text from elsewhere harmless to look at: no control, invisible or reversing characters.
+
+    >>> clean("a" + chr(0x202E) + "b" + chr(27) + "[31m")
+    'a�b�[31m'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(text))
+
+
+def tag(name: str, *children: object, **attributes: object) -> Html:
+    """Build one element. Children and attribute values are escaped unless they are `Html`.
+
+    A trailing underscore in an attribute's name is dropped, others become hyphens; an attribute
+    that is None is left out.
+
+    >>> tag("td", "1 < 2", class_="pn-value")
+    '<td class="pn-value">1 &lt; 2</td>'
+    """
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(clean(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    inner = "".join(c if isinstance(c, Html) else escape(clean(c)) for c in children)
+    return Html(f"<{name}{written}>{inner}</{name}>")
+
+
+def table(
+    caption: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numeric: Sequence[int] = (),
+) -> Html:
+    """Build a table with a caption and scoped headers; the first cell of a row heads the row.
+
+    Parameters
+    ----------
+    caption
+        What the table shows, in words.
+    columns
+        The column headings.
+    rows
+        Cells, as text or as `Html`.
+    numeric
+        Positions of columns whose cells are aligned to the right.
+    """
+
+    def align(position: int) -> str:
+        return ";text-align:right" if position in numeric else ""
+
+    head = tag(
+        "tr",
+        *(tag("th", c, scope="col", style=_HEAD + align(i)) for i, c in enumerate(columns)),
+    )
+    body = [
+        tag(
+            "tr",
+            *(
+                tag("th", cell, scope="row", style=f"{_CELL};font-weight:600")
+                if position == 0
+                else tag("td", cell, style=_CELL + align(position))
+                for position, cell in enumerate(row)
+            ),
+        )
+        for row in rows
+    ]
+    return tag(
+        "table",
+        tag("caption", caption, style=_CAPTION),
+        tag("thead", head),
+        tag("tbody", *body),
+        style=_TABLE,
+    )
+
+
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Align columns with spaces, two apart; headings are underlined.
+
+    >>> print(plain_table(["site", "left"], [["northside", "3"]]))
+    site       left
+    ─────────  ────
+    northside  3
+    """
+    lines = [[clean(cell).replace("\n", " ") for cell in row] for row in (columns, *rows)]
+    widths = [max(map(_width, column)) for column in zip_longest(*lines, fillvalue="")]
+    lines.insert(1, ["─" * width for width in widths])
+    return "\n".join(
+        "  ".join(cell + " " * (widths[i] - _width(cell)) for i, cell in enumerate(line)).rstrip()
+        for line in lines
+    )
+
+
+def _width(text: str) -> int:
+    return sum(2 if east_asian_width(c) in "FW" else 1 for c in text)

@@ -1,0 +1,70 @@
+"""A fresh shell with the magics loaded, and a session over the fake exchange."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import RichOutput, capture_output
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_exchange import open_exchange
+
+
+class Notebook:
+    """Runs cells in a shell, and tells what they showed."""
+
+    def __init__(self, shell, session, datasite):
+        self.shell = shell
+        self.session = session
+        self.datasite = datasite
+        self.magics = shell.magics_manager.registry["SecureMagics"]
+        self.outputs: list[RichOutput] = []
+        self.text = ""
+        self.error: BaseException | None = None
+
+    def run(self, cell):
+        """Run one cell; what it returns is the value of its last expression."""
+        with capture_output() as captured:
+            result = self.shell.run_cell(cell)
+        self.outputs = list(captured.outputs)
+        shown = [o.data.get("text/plain", "") for o in self.outputs if o.data]
+        self.text = captured.stdout + "\n".join(shown)
+        self.error = result.error_in_exec or result.error_before_exec
+        return result.result
+
+    @property
+    def html(self):
+        return "".join(o.data.get("text/html", "") for o in self.outputs if o.data)
+
+
+@pytest.fixture
+def shell():
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance()
+    shell.history_manager.enabled = False
+    shell.run_line_magic("load_ext", "privnb")
+    yield shell
+    shell.history_manager.end_session()
+    shell.reset(new_session=False)
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def unconnected(shell, tmp_path):
+    """A notebook before ``%privnb connect``."""
+    session, datasite = open_exchange(tmp_path / "home")
+    notebook = Notebook(shell, session, datasite)
+    notebook.magics.connect = lambda **_: session
+    return notebook
+
+
+@pytest.fixture
+def notebook(unconnected):
+    """A notebook that is connected to three fake sites."""
+    unconnected.run("%privnb connect --email ana@uni.example --exchange shared")
+    assert unconnected.error is None
+    return unconnected

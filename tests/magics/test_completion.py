@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+
+
+def offered(notebook, text):
+    with provisionalcompleter():
+        found = list(notebook.shell.Completer.completions(text, len(text)))
+    return {c.text for c in found}
+
+
+@pytest.fixture
+def known(notebook):
+    notebook.run("%privnb sites")
+    notebook.datasite.submit = None  # completion must not ask anybody
+    return notebook
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("%%secure --ep", {"--epsilon"}),
+        ("%%secure --site n", {"northside"}),
+        ("%%secure --site northside --purpose ", {"utilisation-research"}),
+        ("%%secure --site northside --param ye", {"year"}),
+        ("%privnb sch", {"schema"}),
+        ("%privnb schema v", {"visits"}),
+        ("%privnb budget --", {"--live"}),
+        ("%%secure --site northside\nSELECT md", {"mdvis"}),
+        ("%%secure --site northside\nSELECT AVG(mdvis) FROM vis", {"visits"}),
+    ],
+)
+def test_what_is_known_is_offered(known, text, wanted):
+    known.run("year = 3")
+    assert offered(known, text) == wanted
+
+
+def test_the_privacy_unit_is_not_offered(known):
+    assert offered(known, "%%secure --site northside\nSELECT zp") == set()
+
+
+def test_nothing_is_asked_to_complete(unconnected):
+    unconnected.datasite.submit = None
+    assert "--site" in offered(unconnected, "%%secure --si")
+    assert offered(unconnected, "%%secure --site n") & {"northside"} == set()
+
+
+def test_python_is_completed_as_ever(known):
+    known.run("northern_star = 1")
+    assert "northern_star" in offered(known, "northern_s")

@@ -1,0 +1,99 @@
+"""The live budget widget: what each grant has left, asked again on a click."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from privnb.errors import PrivnbError
+from privnb.rendering import budgets_html, budgets_text, share_left
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from privnb.messages import Budget
+    from privnb.session import Session
+
+__all__ = ["BudgetWidget"]
+
+_STATIC = Path(__file__).parent / "static"
+
+
+class BudgetWidget(anywidget.AnyWidget):
+    """Meters of all grants of one session, with a button that asks the sites again.
+
+    Its view lives as long as the kernel; for something that is saved with the notebook use
+    `privnb.widgets.budget_display.BudgetDisplay`. Front ends without widgets show a static table.
+
+    Parameters
+    ----------
+    session
+        Whose budgets to show.
+
+    Attributes
+    ----------
+    shown
+        What is drawn, as pairs of site and budget.
+    """
+
+    _esm = _STATIC / "budget.js"
+    _css = _STATIC / "budget.css"
+
+    budgets: traitlets.List[dict[str, Any]] = traitlets.List(
+        help="One mapping per grant, ready to be drawn."
+    ).tag(sync=True)
+    problem = traitlets.Unicode(help="Why the last question failed; empty if not.").tag(sync=True)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self.shown: tuple[tuple[str, Budget], ...] = ()
+        self.on_msg(self._clicked)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Ask the sites what is left. An error is shown in the widget, not raised."""
+        try:
+            self.show(self._session.budgets())
+            self.problem = ""
+        except PrivnbError as error:
+            self.problem = f"{error} {error.hint}".strip()
+
+    def show(self, budgets: Iterable[tuple[str, Budget]]) -> None:
+        """Draw these budgets."""
+        self.shown = tuple(budgets)
+        self.budgets = [_drawable(site, budget) for site, budget in self.shown]
+
+    def _clicked(self, _: object, content: object, __: object) -> None:
+        if content == {"ask": "refresh"}:
+            self.refresh()
+            self.send({"answered": "refresh"})  # nothing may have changed, but the wait is over
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is None:
+            return None
+        data, metadata = bundle
+        data["text/html"] = budgets_html(self.shown)
+        data["text/plain"] = budgets_text(self.shown)
+        return data, metadata
+
+
+def _drawable(site: str, budget: Budget) -> dict[str, Any]:
+    return {
+        "site": site,
+        "table": budget.table,
+        "purpose": budget.purpose,
+        "granted": budget.epsilon_granted,
+        "spent": budget.epsilon_spent,
+        "left": budget.epsilon_left,
+        "share": share_left(budget),
+        "until": budget.until or "no end",
+        "history": [
+            {"at": entry.at, "epsilon": entry.epsilon, "request": entry.request[:8]}
+            for entry in reversed(budget.history)
+        ],
+    }
