@@ -1,4 +1,4 @@
-"""What the rest of privnb needs of a datasite; the PySyft adapter and the tests' fake provide it."""
+"""What the rest of privnb needs of a datasite: the PySyft adapter provides it, tests fake it."""
 
 from __future__ import annotations
 
