@@ -1,0 +1,155 @@
+"""Making a bounded table from its source, once: what queries later read instead of the source.
+
+The rows of a unit beyond the declared number are dropped by a keyed random order, values are
+clamped to their bounds (see `privnb.dp.bounding`), and the claims on which the privacy proof rests
+are verified on the data. The file appears under its final name complete or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from privnb import wire
+from privnb.dp.bounding import bounding_sql
+from privnb.dp.schema import TableSchema
+from privnb.errors import ConfigError, StateError
+from privnb.site.claims import refuse_broken_claims
+from privnb.site.config import SiteConfig, TableConfig
+from privnb.site.sources import SOURCE, located, open_source, quoted, source_stamp, workshop
+
+__all__ = ["WORKSPACE_PREFIX", "bounding_key", "create_bounded", "register"]
+
+WORKSPACE_PREFIX = ".making-"
+"""Folders that begin so hold work in progress; one left over from a crash may be deleted."""
+
+_KEY_BYTES = 32
+
+
+def bounding_key(path: Path) -> bytes:
+    """Read the secret that chooses which rows of a unit are kept; make it the first time.
+
+    It never leaves the site. With the same key the same rows are kept again, so that
+    re-registering an unchanged source reveals nothing new.
+
+    Raises
+    ------
+    StateError
+        When the file is damaged: a new key would choose other rows.
+    """
+    if not path.exists():
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-", delete=False) as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        # A link, unlike a rename, never replaces the key that another agent made meanwhile.
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)
+        Path(file.name).unlink()
+        _sync_folder(path.parent)
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        hint = "Restore it from a backup. A new key keeps other rows, so remove it knowingly."
+        raise StateError(f"The bounding key {path} is damaged.", hint=hint)
+    return key
+
+
+def register(config: SiteConfig, table: TableConfig, *, folder: Path, key: bytes) -> Path:
+    """Return the file of the table's bounded form, made now unless source and rules are unchanged.
+
+    A live database is read anew each time. Memory stays under about 3 GB, whatever the table.
+
+    Raises
+    ------
+    ConfigError
+        When the source cannot be read or contradicts what is declared.
+    StateError
+        When there is no room for the file.
+    """
+    target = folder / f"{table.name}-{_fingerprint(config, table, key)}.duckdb"
+    if _is_whole(target):
+        return target
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=WORKSPACE_PREFIX) as workspace,
+        _room(config, table),
+        workshop(Path(workspace)) as duck,
+    ):
+        source = open_source(config, table, duck)
+        with located(config, table):
+            made = Path(workspace) / "bounded.duckdb"
+            duck.raw_sql(f"ATTACH {quoted(str(made))} AS bounded")
+            create_bounded(duck.con, table.schema, key=key, catalog="bounded")
+            bounded = duck.table(table.name, database=("bounded", "main"))
+            refuse_broken_claims(config, table, source=source, bounded=bounded)
+            duck.raw_sql("DETACH bounded")
+        _sync_file(made)
+        made.replace(target)
+        _sync_folder(folder)
+    return target
+
+
+def create_bounded(
+    connection: duckdb.DuckDBPyConnection, schema: TableSchema, *, key: bytes, catalog: str
+) -> None:
+    """Create the bounded table of ``schema`` from the relation `SOURCE`."""
+    sql = bounding_sql(schema, source=SOURCE)
+    connection.execute(f'CREATE TABLE {catalog}.main."{schema.name}" AS {sql}', {"key": key.hex()})
+
+
+def _fingerprint(config: SiteConfig, table: TableConfig, key: bytes) -> str:
+    """Name all that decides the bounded rows; a live source gets a name of its own each time."""
+    stamp = source_stamp_of(config, table)
+    rules = [repr(table), bounding_sql(table.schema, source=SOURCE), wire.sha256_hex(key)]
+    whole = {"source": stamp or secrets.token_hex(16), "rules": rules}
+    return wire.sha256_hex(wire.canonical_json(whole))[:24]
+
+
+def source_stamp_of(config: SiteConfig, table: TableConfig) -> tuple[str, int, int] | None:
+    """Read the source's stamp; a file that vanishes meanwhile is the owner's to mend."""
+    with located(config, table):
+        return source_stamp(config, table)
+
+
+@contextlib.contextmanager
+def _room(config: SiteConfig, table: TableConfig) -> Iterator[None]:
+    """Tell a full disk or memory from a broken source."""
+    try:
+        yield
+    except ConfigError as error:
+        text = error.message.lower()
+        if "no space left" in text or "out of memory" in text:
+            hint = f"Make room in {config.directory} or on the machine, then start again."
+            problem = f"There is no room to register table {table.name!r}."
+            raise StateError(problem, hint=hint) from None
+        raise
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a registered file can be opened; a damaged one is made again."""
+    if not path.exists():
+        return False
+    try:
+        duckdb.connect(path, read_only=True).close()
+    except duckdb.Error:
+        path.unlink()
+        return False
+    return True
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
