@@ -168,7 +168,8 @@ def _compare_units(
         )
         return
     unit = source[schema.privacy_unit]
-    sizes = source.filter(unit.notnull()).group_by(schema.privacy_unit).aggregate(n=source.count())
+    present = source.filter(unit.notnull())
+    sizes = present.group_by(schema.privacy_unit).aggregate(n=present.count())
     excess = sizes.n - schema.max_rows_per_unit
     counts = _one_row(
         sizes, {"over": (excess > 0).sum(), "dropped": (excess > 0).ifelse(excess, 0).sum()}

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from privnb.datasite.names import is_email
 from privnb.dp.schema import TableSchema
 from privnb.errors import ConfigError
 from privnb.site.bins import Bins
@@ -20,10 +21,9 @@ from privnb.site.columns import DeclaredColumn, is_name, read_column
 from privnb.site.toml_lines import KeyPath
 from privnb.site.toml_reader import Section, TomlFile
 
-__all__ = ["CONFIG_FILE", "SiteConfig", "TableConfig", "check_email", "load_config"]
+__all__ = ["CONFIG_FILE", "SiteConfig", "TableConfig", "load_config"]
 
 CONFIG_FILE = "site.toml"
-_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+")
 _MAX_DELTA = Decimal("1e-3")
 _MAX_EPSILON = Decimal(1000)
 
@@ -99,7 +99,7 @@ def load_config(directory: Path) -> SiteConfig:
         hint = "Use lower-case letters, digits and hyphens, at most 63."
         root.fail(f"{name!r} cannot be a site's name.", "name", hint=hint)
     owner = root.text("owner", hint='Write for example owner = "owner@northside.example".')
-    if not check_email(owner):
+    if not is_email(owner):
         hint = 'Write for example owner = "owner@northside.example".'
         root.fail(f"{owner!r} is not an email address.", "owner", hint=hint)
     exchange = root.text("exchange", hint='Write a folder or an fsspec URL, as in "s3://bucket".')
@@ -127,20 +127,15 @@ def load_config(directory: Path) -> SiteConfig:
     )
 
 
-def check_email(address: str) -> bool:
-    """Tell whether a text has the form of an email address that PySyft accepts as a folder name."""
-    return _EMAIL.fullmatch(address) is not None and ".." not in address
-
-
 def _read_table(section: Section, name: str) -> TableConfig:
     source = section.text("source", hint='Write for example source = "visits.parquet".')
     source_table = section.text("source_table", hint="Name a table.", default="") or None
     unit = section.text("privacy_unit", hint="Name the column that says whose row it is.")
     columns = _read_columns(section, unit)
     hidden = section.texts("hidden", hint='Write for example hidden = ["name", "address"].')
-    declared = {origin for column in columns for origin in column.origins}
+    shown = {column.origins[0] for column in columns if column.bins is None}
     for number, column in enumerate(hidden):
-        if column in declared:
+        if column in shown:
             hint = "Remove it from 'hidden', or remove its own table."
             section.fail(
                 f"Column {column!r} is both hidden and declared.", "hidden", number, hint=hint

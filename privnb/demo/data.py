@@ -1,0 +1,239 @@
+"""The demo's three sites: real data of the RAND Health Insurance Experiment, split by city.
+
+20,190 person-years of 5,912 people, 1974-1982, in the public domain, from the file that
+statsmodels ships. People were assigned to insurance plans at random; what they then used is the
+question. Each site holds two of the six cities, paired so that every kind of plan has at least
+1,500 person-years at every site.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from privnb.errors import ConfigError
+from privnb.site.config import CONFIG_FILE
+from privnb.site.template import init_site
+
+__all__ = ["DEMO_SITES", "DemoSite", "build_demo", "randhie_csv"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSite:
+    """One of the demo's sites."""
+
+    name: str
+    cities: tuple[int, int]
+    """The experiment's numbers of its cities."""
+    public_rows: int
+    """About how many person-years it has."""
+
+
+DEMO_SITES = (
+    DemoSite(name="northside", cities=(1, 3), public_rows=6900),
+    DemoSite(name="riverside", cities=(5, 6), public_rows=6200),
+    DemoSite(name="lakeside", cities=(2, 4), public_rows=7100),
+)
+
+_VISITS = """
+# One row per person and year of the RAND Health Insurance Experiment. Source columns that are not
+# declared below, such as those on mental health, are never visible.
+[tables.visits]
+source = "visits.parquet"
+description = "RAND Health Insurance Experiment: one row per person and year, cities {a} and {b}."
+privacy_unit = "zper"
+unit_name = "person"
+# The experiment lasted three or five years.
+max_rows_per_unit = 5
+unique_keys = [["zper", "year"]]
+delta = 1e-6
+# Over all analysts together.
+total_epsilon = 20
+purposes = ["utilisation-research", "teaching"]
+public_rows = {rows}
+# These decide the columns plan_type, sex and health, and are not visible themselves.
+hidden = ["coins", "idp", "female", "hlthg", "hlthf", "hlthp", "black"]
+
+[tables.visits.columns.zper]
+type = "integer"
+description = "The person."
+
+[tables.visits.columns.year]
+type = "integer"
+values = [1, 2, 3, 4, 5]
+nullable = false
+description = "Year of the study, from 1."
+
+[tables.visits.columns.city]
+type = "integer"
+from = "site"
+values = [{a}, {b}]
+nullable = false
+description = "City, by its number in the study."
+
+[tables.visits.columns.plan_type]
+type = "string"
+description = "Kind of insurance plan, assigned at random."
+cases = [
+    {{ when = {{ idp = 1 }}, value = "individual deductible" }},
+    {{ when = {{ coins = 0 }}, value = "free care" }},
+]
+otherwise = "cost sharing"
+
+[tables.visits.columns.sex]
+type = "string"
+cases = [{{ when = {{ female = 1 }}, value = "female" }}]
+otherwise = "male"
+
+[tables.visits.columns.age_group]
+type = "string"
+description = "Age that year; nobody was older than 65."
+from = "xage"
+cuts = [6, 18, 40]
+labels = ["under 6", "6-17", "18-39", "40 and over"]
+missing = "unknown"
+
+[tables.visits.columns.health]
+type = "string"
+description = "Health at the beginning, in the family's own words."
+cases = [
+    {{ when = {{ hlthg = 1 }}, value = "good" }},
+    {{ when = {{ hlthf = 1 }}, value = "fair" }},
+    {{ when = {{ hlthp = 1 }}, value = "poor" }},
+]
+otherwise = "excellent"
+
+[tables.visits.columns.xage]
+type = "float"
+nullable = false
+bounds = [0, 65]
+description = "Age that year, in years."
+
+[tables.visits.columns.income]
+type = "float"
+nullable = false
+bounds = [0, 20_000]
+description = "Yearly income of the family, in dollars of the time."
+
+[tables.visits.columns.educdec]
+type = "float"
+bounds = [0, 20]
+description = "Schooling of who decides in the family, in years; missing for a few."
+
+[tables.visits.columns.num]
+type = "integer"
+nullable = false
+bounds = [1, 10]
+description = "People in the family."
+
+[tables.visits.columns.disea]
+type = "float"
+nullable = false
+bounds = [0, 40]
+description = "Index of chronic diseases at the beginning."
+
+# Use of medicine is skewed: a few people use much. Bounds on one person's total in a group keep
+# the noise low where bounds on single years alone would not; the label of an answer names them.
+[tables.visits.columns.mdvis]
+type = "integer"
+nullable = false
+bounds = [0, 30]
+unit_bounds = [0, 32]
+description = "Visits to a physician that year."
+
+[tables.visits.columns.totadm]
+type = "integer"
+nullable = false
+bounds = [0, 4]
+unit_bounds = [0, 4]
+description = "Admissions to a hospital that year."
+
+[tables.visits.columns.meddol]
+type = "float"
+nullable = false
+bounds = [0, 3_000]
+unit_bounds = [0, 3_000]
+description = "Medical expenses that year, in dollars of the time; no dental or mental care."
+
+[tables.visits.columns.outpdol]
+type = "float"
+nullable = false
+bounds = [0, 400]
+unit_bounds = [0, 800]
+description = "Outpatient expenses that year, in dollars."
+
+[tables.visits.columns.drugdol]
+type = "float"
+nullable = false
+bounds = [0, 150]
+unit_bounds = [0, 300]
+description = "Expenses for drugs that year, in dollars."
+
+[tables.visits.columns.inpdol]
+type = "float"
+nullable = false
+bounds = [0, 2_500]
+unit_bounds = [0, 2_500]
+description = "Inpatient expenses that year, in dollars."
+"""
+
+
+def build_demo(directory: Path, exchange: str) -> list[Path]:
+    """Make the folders of the three sites below ``directory``; return them.
+
+    A site that is there and whole is left as it is, so an interrupted build can be repeated.
+
+    Parameters
+    ----------
+    directory
+        Made where it is missing.
+    exchange
+        The storage the sites share with analysts: a folder, or an fsspec URL.
+
+    Raises
+    ------
+    ConfigError
+        When statsmodels, whose file we use, is not installed.
+    """
+    source = randhie_csv()
+    folders = []
+    for site in DEMO_SITES:
+        folder = directory / site.name
+        folders.append(folder)
+        if (folder / CONFIG_FILE).exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_visits(source, site, folder / "visits.parquet")
+        init_site(
+            folder,
+            name=site.name,
+            owner=f"owner@{site.name}.example",
+            exchange=exchange,
+            tables=_VISITS.format(a=site.cities[0], b=site.cities[1], rows=site.public_rows),
+        )
+    return folders
+
+
+def randhie_csv() -> Path:
+    """Find the experiment's data in the installed statsmodels, without importing it."""
+    spec = importlib.util.find_spec("statsmodels")
+    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = Path(place) / "datasets" / "randhie" / "src" / "randhie.csv"
+        if path.is_file():
+            return path
+    raise ConfigError(
+        "The demo's data comes with the package statsmodels, which is not installed.",
+        hint="Run: pip install 'privnb[demo]'",
+    )
+
+
+def _write_visits(source: Path, site: DemoSite, target: Path) -> None:
+    unfinished = target.with_name(f".{target.name}")
+    cities = ", ".join(map(str, site.cities))
+    with duckdb.connect() as connection:
+        rows = connection.read_csv(str(source), header=True, sample_size=-1)
+        rows.filter(f"site IN ({cities})").write_parquet(str(unfinished))
+    unfinished.replace(target)
