@@ -1,1 +1,30 @@
-"""."""
+"""The command line: ``privnb site …`` for owners, ``privnb demo`` and ``privnb lab`` for everybody.
+
+Only what a command needs is imported, when it runs: ``privnb --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from privnb.cli import site
+from privnb.cli.demo import demo, lab
+from privnb.cli.reporting import ReportingGroup
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    cls=ReportingGroup,
+    help="Notebook cells that compute on data which stays with its owners.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(site.app, name="site")
+app.command()(demo)
+app.command()(lab)
+
+
+@app.callback()
+def _privnb() -> None:
+    """Compute on data which stays with its owners."""

@@ -5,33 +5,28 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from privnb.datasite.ports import ArrivedJob
 from privnb.errors import ExchangeUnavailable, PrivnbError, StateError
 from privnb.messages import REPLY_FILE
 from privnb.site.answering import Answering, Outgoing
-from privnb.site.database import Database
 from privnb.site.engine import Engine
 from privnb.site.liveness import AgentLock
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
+    from pathlib import Path
 
     from privnb.datasite.ports import OwnerPort
     from privnb.site.config import SiteConfig
+    from privnb.site.database import Database
     from privnb.site.engine import OpenTables, Planner
 
-__all__ = ["AGENTS_FOLDER", "DATABASE_FILE", "Agent", "open_agent"]
+__all__ = ["Agent"]
 
 logger = logging.getLogger("privnb.site")
-
-DATABASE_FILE = "site.sqlite"
-"""The site's database, within its state folder."""
-AGENTS_FOLDER = "agents"
-"""The signs of life of the site's agents, within its state folder."""
 
 _HEARTBEAT_SECONDS = 10.0
 _RECOVERY_SECONDS = 2.0
@@ -64,7 +59,8 @@ class Agent:
     Examples
     --------
     >>> agent = open_agent(Path("northside"))  # doctest: +SKIP
-    >>> agent.run(threading.Event())  # doctest: +SKIP
+    >>> agent.step()  # doctest: +SKIP
+    1
     """
 
     def __init__(  # noqa: PLR0913 - each collaborator can be replaced in tests
@@ -82,7 +78,7 @@ class Agent:
         self._port = port
         self._database = database
         self._engine = Engine(config, tables, planner=planner)
-        self._lock = AgentLock(state / AGENTS_FOLDER)
+        self._lock = AgentLock(state / "agents")
         self._answering = Answering(
             config, engine=self._engine, database=database, lock=self._lock, today=today
         )
@@ -259,29 +255,3 @@ def _without_local(exchange: str) -> str:
     for scheme in ("file://", "local://", "memory://"):
         exchange = exchange.removeprefix(scheme)
     return exchange
-
-
-def open_agent(directory: Path) -> Agent:
-    """Open the site in ``directory`` (``site.toml``, ``state/``, ``datasite/``) and its agent.
-
-    Raises
-    ------
-    ConfigError
-        ``site.toml`` is wrong, or the data does not fit it.
-    StateError
-        The site's state cannot be used.
-    ExchangeUnavailable
-        The exchange cannot be reached.
-    """
-    from privnb.datasite.owner import OwnerDatasite  # noqa: PLC0415 - PySyft takes a second
-    from privnb.site.config import load_config  # noqa: PLC0415 - after the check of arguments
-    from privnb.site.tables import Tables  # noqa: PLC0415 - Ibis takes a second
-
-    config = load_config(directory)
-    state = config.directory / "state"
-    database = Database.open(state / DATABASE_FILE)
-    tables = Tables.open(config, state=state / "tables")
-    port = OwnerDatasite.open(
-        config.directory / "datasite", email=config.owner, exchange=config.exchange
-    )
-    return Agent(config, port=port, tables=tables, database=database, state=state)

@@ -38,7 +38,7 @@ from privnb.messages import (
 )
 from privnb.site import ledger
 from privnb.site.database import Database, record_event
-from privnb.site.grants import current_grant, grants_of
+from privnb.site.grants import grants_of
 from privnb.site.intake import MAX_SUBMISSION_BYTES, read_submission
 from privnb.site.liveness import AgentLock
 from privnb.site.policy import Decision, decide, refusal
@@ -182,16 +182,24 @@ class Answering:
         computation = submission.computation
         if computation is None:
             with self._database.read() as snapshot:
-                budgets = tuple(
-                    ledger.budget(snapshot, self._engine.terms[grant.table], grant)
+                budgets = [
+                    ledger.budget(
+                        snapshot,
+                        ledger.standing(
+                            snapshot,
+                            self._engine.terms[grant.table],
+                            analyst=grant.analyst,
+                            purpose=grant.purpose,
+                        ),
+                    )
                     for grant in grants_of(snapshot, job.sender)
                     if grant.table in self._engine.terms
-                )
+                ]
             description = SiteDescription(
                 name=self._config.name,
                 owner=self._config.owner,
                 tables=tuple(self._engine.schemas.values()),
-                budgets=budgets,
+                budgets=tuple(budget for budget in budgets if budget),
             )
             return Reply(request=job.name, digest=None, description=description)
         plan = self._engine.plan(computation, free=submission.action == "mock")
@@ -231,9 +239,10 @@ class Answering:
                 if not self.book.enter(transaction, entry, previous=previous, owed=True):
                     return None
                 terms = self._engine.terms[charge.table]
-                if not ledger.reserve(transaction, charge, terms, today=self._today()):
+                after = ledger.reserve(transaction, charge, terms, today=self._today())
+                if after is None:
                     raise RuntimeError("a request without a record was charged before")
-                budget = self._budget(transaction, charge)
+                budget = ledger.budget(transaction, after, newest=_NEWEST)
                 record_decision(transaction, job, decision, about)
         if decision.problem is not None:
             return self._refuse(job, previous, decision, about)
@@ -279,7 +288,7 @@ class Answering:
             # What happened may depend on the data: the analyst is told nothing of it.
             logger.exception("request %s failed and stays charged", record.name)
             succeeded = False
-            reply = charged_failure(record, charge, budget)
+            reply = charged_failure(record.name, charge, budget)
         return self._store(record, reply, succeeded=succeeded)
 
     def _store(self, record: Record, reply: Reply, *, succeeded: bool) -> Outgoing | None:
@@ -325,7 +334,9 @@ class Answering:
                 raise ValueError("the reservation does not pay for the plan any more")  # noqa: TRY301
         except Exception:
             logger.exception("request %s cannot be taken up again", record.name)
-            return self._store(record, charged_failure(record, charge, budget), succeeded=False)
+            return self._store(
+                record, charged_failure(record.name, charge, budget), succeeded=False
+            )
         logger.info("resume reserved analyst=%s request=%s", record.sender, record.name)
         return self._execute(record, plan, charge, budget)
 
@@ -334,14 +345,18 @@ class Answering:
             return None
         charge, budget = self._paid(record)
         logger.error("request %s failed and stays charged: it was interrupted twice", record.name)
-        return self._store(record, charged_failure(record, charge, budget), succeeded=False)
+        return self._store(record, charged_failure(record.name, charge, budget), succeeded=False)
 
     def _paid(self, record: Record) -> tuple[ledger.Charge, Budget | None]:
         with self._database.read() as snapshot:
             charge = ledger.charged(snapshot, analyst=record.sender, request=record.name)
             if charge is None:
                 raise RuntimeError("a reserved request without a charge")
-            return charge, self._budget(snapshot, charge)
+            terms = self._engine.terms.get(charge.table)
+            if terms is None:
+                return charge, None
+            now = ledger.standing(snapshot, terms, analyst=charge.analyst, purpose=charge.purpose)
+            return charge, ledger.budget(snapshot, now, newest=_NEWEST)
 
     # Small facts
 
@@ -373,15 +388,6 @@ class Answering:
             return problem
         logger.error("a request could not be answered", exc_info=problem)
         return failure()
-
-    def _budget(self, connection: sa.Connection, charge: ledger.Charge) -> Budget | None:
-        terms = self._engine.terms.get(charge.table)
-        grant = current_grant(
-            connection, analyst=charge.analyst, table=charge.table, purpose=charge.purpose
-        )
-        if terms is None or grant is None:
-            return None
-        return ledger.budget(connection, terms, grant, newest=_NEWEST)
 
     def _decide(self, connection: sa.Connection, plan: Plan, charge: ledger.Charge) -> Decision:
         return decide(

@@ -73,7 +73,7 @@ ledger = sa.Table(
     sa.UniqueConstraint("analyst", "request"),
     sa.CheckConstraint("rho > 0 AND delta >= 0"),
     sa.CheckConstraint("state IN ('reserved', 'spent')"),
-    sa.Index("ledger_by_table", "table_name", "analyst", "purpose", "rho", "delta"),
+    sa.Index("ledger_by_grant", "table_name", "analyst", "purpose", "seq", "rho", "delta"),
     sqlite_autoincrement=True,
 )
 """Charges. Rows are added, and their state goes once from reserved to spent; nothing else."""
@@ -107,6 +107,8 @@ events = sa.Table(
     sqlite_autoincrement=True,
 )
 """What happened, in order, as canonical JSON: the future leaves of the audit log."""
+
+_ADD_EVENT = sa.insert(events)
 
 for _name, _when in {
     "ledger_keeps_rows": "DELETE ON ledger",
@@ -297,4 +299,4 @@ def utc_now() -> str:
 def record_event(connection: sa.Connection, kind: str, **fields: Any) -> None:
     """Append one event to the transaction. Numbers about privacy are given as decimal text."""
     body = canonical_json({"kind": kind, "at": utc_now(), **fields}).decode()
-    connection.execute(sa.insert(events).values(body=body))
+    connection.execute(_ADD_EVENT, {"body": body})

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["Grant", "all_grants", "current_grant", "grants_of", "record_grant"]
 
 
+_NEWEST = (
+    sa.select(grants)
+    .where(
+        grants.c.analyst == sa.bindparam("analyst"),
+        grants.c.table_name == sa.bindparam("table"),
+        grants.c.purpose == sa.bindparam("purpose"),
+    )
+    .order_by(grants.c.seq.desc())
+    .limit(1)
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grant:
     """One consent as it stands now.
@@ -69,14 +81,7 @@ def current_grant(
 ) -> Grant | None:
     """Return the newest grant, be it expired or withdrawn, or None if there never was one."""
     row = connection.execute(
-        sa.select(grants)
-        .where(
-            grants.c.analyst == analyst,
-            grants.c.table_name == table,
-            grants.c.purpose == purpose,
-        )
-        .order_by(grants.c.seq.desc())
-        .limit(1)
+        _NEWEST, {"analyst": analyst, "table": table, "purpose": purpose}
     ).first()
     return None if row is None else _grant(row)
 

@@ -8,6 +8,7 @@ Charges are rounded up and caps down, so that rounding never favours a release.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import functools
 import math
@@ -38,6 +39,7 @@ __all__ = [
     "Terms",
     "budget",
     "charged",
+    "charges",
     "history",
     "in_words",
     "reserve",
@@ -225,59 +227,92 @@ class Standing:
         return "table" if rho > self.table.rho_left else "grant"
 
 
+# Statements are built once: building one takes longer than running it.
+_TABLE_SUMS = sa.select(
+    sa.func.coalesce(sa.func.sum(ledger.c.rho), 0),
+    sa.func.coalesce(sa.func.sum(ledger.c.delta), 0),
+).where(ledger.c.table_name == sa.bindparam("table"))
+_ALL_SUMS = _TABLE_SUMS.add_columns(
+    sa.func.coalesce(
+        sa.func.sum(
+            sa.case(
+                (
+                    sa.and_(
+                        ledger.c.analyst == sa.bindparam("analyst"),
+                        ledger.c.purpose == sa.bindparam("purpose"),
+                    ),
+                    ledger.c.rho,
+                ),
+                else_=0,
+            )
+        ),
+        0,
+    )
+)
+_CHARGE = sa.select(
+    ledger.c.table_name.label("table"),
+    ledger.c.analyst,
+    ledger.c.purpose,
+    ledger.c.request,
+    ledger.c.digest,
+    ledger.c.rho,
+    ledger.c.delta,
+    ledger.c.epsilon,
+).where(ledger.c.analyst == sa.bindparam("analyst"), ledger.c.request == sa.bindparam("request"))
+_ENTER = sa.insert(ledger)
+_SETTLE = (
+    sa.update(ledger)
+    .where(ledger.c.analyst == sa.bindparam("whose"), ledger.c.request == sa.bindparam("which"))
+    .values(state="spent")
+)
+_HISTORY = (
+    sa.select(ledger.c.at, ledger.c.request, ledger.c.digest, ledger.c.epsilon)
+    .where(
+        ledger.c.table_name == sa.bindparam("table"),
+        ledger.c.analyst == sa.bindparam("analyst"),
+        ledger.c.purpose == sa.bindparam("purpose"),
+    )
+    .order_by(ledger.c.seq.desc())
+    .limit(sa.bindparam("newest"))
+)
+
+
 def table_standing(connection: sa.Connection, terms: Terms) -> TableStanding:
     """Add up all charges of a table, reserved and spent alike."""
-    rho, delta = connection.execute(
-        sa.select(
-            sa.func.coalesce(sa.func.sum(ledger.c.rho), 0),
-            sa.func.coalesce(sa.func.sum(ledger.c.delta), 0),
-        ).where(ledger.c.table_name == terms.table)
-    ).one()
+    rho, delta = connection.execute(_TABLE_SUMS, {"table": terms.table}).one()
     return TableStanding(terms=terms, rho_spent=int(rho), delta_spent=int(delta))
 
 
 def standing(connection: sa.Connection, terms: Terms, *, analyst: str, purpose: str) -> Standing:
     """Add up all charges of an analyst for a table and purpose, reserved and spent alike."""
-    rho = connection.execute(
-        sa.select(sa.func.coalesce(sa.func.sum(ledger.c.rho), 0)).where(
-            ledger.c.table_name == terms.table,
-            ledger.c.analyst == analyst,
-            ledger.c.purpose == purpose,
-        )
-    ).scalar_one()
+    rho, delta, mine = connection.execute(
+        _ALL_SUMS, {"table": terms.table, "analyst": analyst, "purpose": purpose}
+    ).one()
     return Standing(
         grant=current_grant(connection, analyst=analyst, table=terms.table, purpose=purpose),
-        rho_spent=int(rho),
-        table=table_standing(connection, terms),
+        rho_spent=int(mine),
+        table=TableStanding(terms=terms, rho_spent=int(rho), delta_spent=int(delta)),
     )
 
 
 def charged(connection: sa.Connection, *, analyst: str, request: str) -> Charge | None:
     """Return what a request was charged, or None."""
-    row = connection.execute(
-        sa.select(
-            ledger.c.table_name.label("table"),
-            ledger.c.analyst,
-            ledger.c.purpose,
-            ledger.c.request,
-            ledger.c.digest,
-            ledger.c.rho,
-            ledger.c.delta,
-            ledger.c.epsilon,
-        ).where(ledger.c.analyst == analyst, ledger.c.request == request)
-    ).first()
+    row = connection.execute(_CHARGE, {"analyst": analyst, "request": request}).first()
     return None if row is None else Charge(**row._mapping)  # noqa: SLF001 - a documented name
 
 
-def reserve(connection: sa.Connection, charge: Charge, terms: Terms, *, today: dt.date) -> bool:
+def reserve(
+    connection: sa.Connection, charge: Charge, terms: Terms, *, today: dt.date
+) -> Standing | None:
     """Charge a release before data is touched. A reservation is never taken back.
 
     Must run inside `Database.write`, so that nobody else charges between check and entry.
 
     Returns
     -------
-    bool
-        True when the charge was entered; False when this very request was charged before.
+    Standing or None
+        What is left after the charge; None when this very request was charged before, and
+        nothing was entered.
 
     Raises
     ------
@@ -289,36 +324,38 @@ def reserve(connection: sa.Connection, charge: Charge, terms: Terms, *, today: d
     if charge.rho <= 0:
         raise ValueError("a release without a price")
     if charged(connection, analyst=charge.analyst, request=charge.request) is not None:
-        return False
+        return None
     now = standing(connection, terms, analyst=charge.analyst, purpose=charge.purpose)
     if now.grant is None or now.grant.withdrawn or now.grant.expired(today):
         raise AccessRefused(f"No grant covers {charge.table!r} for {charge.purpose!r}.")
     if now.shortfall(rho=charge.rho, delta=charge.delta) is not None:
         raise BudgetExceeded(f"Epsilon {charge.epsilon} is more than what is left.")
     connection.execute(
-        sa.insert(ledger).values(
-            at=utc_now(),
-            table_name=charge.table,
-            analyst=charge.analyst,
-            purpose=charge.purpose,
-            request=charge.request,
-            digest=charge.digest,
-            rho=charge.rho,
-            delta=charge.delta,
-            epsilon=charge.epsilon,
-            state="reserved",
-        )
+        _ENTER,
+        {
+            "at": utc_now(),
+            "table_name": charge.table,
+            "analyst": charge.analyst,
+            "purpose": charge.purpose,
+            "request": charge.request,
+            "digest": charge.digest,
+            "rho": charge.rho,
+            "delta": charge.delta,
+            "epsilon": charge.epsilon,
+            "state": "reserved",
+        },
     )
-    return True
+    table = dataclasses.replace(
+        now.table,
+        rho_spent=now.table.rho_spent + charge.rho,
+        delta_spent=now.table.delta_spent + charge.delta,
+    )
+    return dataclasses.replace(now, rho_spent=now.rho_spent + charge.rho, table=table)
 
 
 def settle(connection: sa.Connection, *, analyst: str, request: str) -> None:
     """Mark a reservation as spent: its answer, or its failure, is stored."""
-    connection.execute(
-        sa.update(ledger)
-        .where(ledger.c.analyst == analyst, ledger.c.request == request)
-        .values(state="spent")
-    )
+    connection.execute(_SETTLE, {"whose": analyst, "which": request})
 
 
 def history(
@@ -326,14 +363,8 @@ def history(
 ) -> Sequence[BudgetEntry]:
     """Return the ``newest`` charges under a grant, oldest of them first."""
     rows = connection.execute(
-        sa.select(ledger.c.at, ledger.c.request, ledger.c.digest, ledger.c.epsilon)
-        .where(
-            ledger.c.table_name == terms.table,
-            ledger.c.analyst == analyst,
-            ledger.c.purpose == purpose,
-        )
-        .order_by(ledger.c.seq.desc())
-        .limit(newest)
+        _HISTORY,
+        {"table": terms.table, "analyst": analyst, "purpose": purpose, "newest": newest},
     ).all()
     return [
         BudgetEntry(at=row.at, request=row.request, digest=row.digest, epsilon=row.epsilon)
@@ -341,16 +372,39 @@ def history(
     ]
 
 
-def budget(connection: sa.Connection, terms: Terms, grant: Grant, *, newest: int = 200) -> Budget:
+def charges(connection: sa.Connection) -> Sequence[tuple[object, ...]]:
+    """Return all charges in order, each from its number and time to its state and request."""
+    rows = connection.execute(
+        sa.select(
+            ledger.c.seq,
+            ledger.c.at,
+            ledger.c.analyst,
+            ledger.c.table_name,
+            ledger.c.purpose,
+            ledger.c.epsilon,
+            ledger.c.state,
+            ledger.c.request,
+        ).order_by(ledger.c.seq)
+    )
+    return [tuple(row) for row in rows]
+
+
+def budget(connection: sa.Connection, now: Standing, *, newest: int = 200) -> Budget | None:
     """Describe a grant as its analyst may see it, with the ``newest`` charges of its history."""
-    now = standing(connection, terms, analyst=grant.analyst, purpose=grant.purpose)
+    grant = now.grant
+    if grant is None:
+        return None
     entries = history(
-        connection, terms, analyst=grant.analyst, purpose=grant.purpose, newest=newest
+        connection,
+        now.table.terms,
+        analyst=grant.analyst,
+        purpose=grant.purpose,
+        newest=newest,
     )
     return Budget(
         table=grant.table,
         purpose=grant.purpose,
-        epsilon_granted=str(grant.epsilon),
+        epsilon_granted=in_words(grant.epsilon),
         epsilon_spent=in_words(now.epsilon_spent),
         epsilon_left=in_words(now.epsilon_left),
         until=grant.until.isoformat() if grant.until else None,

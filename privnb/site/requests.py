@@ -39,6 +39,23 @@ _COLUMNS = (
 )
 
 
+_FIND = sa.select(*_COLUMNS).where(
+    requests.c.sender == sa.bindparam("sender"), requests.c.name == sa.bindparam("request")
+)
+_ADD = sa.insert(requests)
+_STORE_REPLY = sa.update(requests).where(
+    requests.c.sender == sa.bindparam("whose"),
+    requests.c.name == sa.bindparam("which"),
+    requests.c.state == "reserved",
+    requests.c.agent == sa.bindparam("by"),
+)
+_DELIVERED = (
+    sa.update(requests)
+    .where(requests.c.sender == sa.bindparam("whose"), requests.c.name == sa.bindparam("which"))
+    .values(owed=False)
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One request as the database has it."""
@@ -67,9 +84,7 @@ class RequestBook:
     def find(self, sender: str, name: str) -> Record | None:
         """Return what became of a request, or None if it is new."""
         with self._database.read() as connection:
-            row = connection.execute(
-                sa.select(*_COLUMNS).where(requests.c.sender == sender, requests.c.name == name)
-            ).first()
+            row = connection.execute(_FIND, {"sender": sender, "request": name}).first()
         return None if row is None else _record(row)
 
     def owed(self) -> Sequence[Record]:
@@ -105,16 +120,10 @@ class RequestBook:
                 sa.update(requests).where(*_unchanged(previous)).values(**values)
             )
             return changed.rowcount == 1
-        found = connection.execute(
-            sa.select(requests.c.seq).where(
-                requests.c.sender == record.sender, requests.c.name == record.name
-            )
-        ).first()
-        if found is not None:
+        key = {"sender": record.sender, "request": record.name}
+        if connection.execute(_FIND, key).first() is not None:
             return False
-        connection.execute(
-            sa.insert(requests).values(sender=record.sender, name=record.name, **values)
-        )
+        connection.execute(_ADD, {"sender": record.sender, "name": record.name, **values})
         return True
 
     def take_over(self, record: Record, *, agent: str) -> bool:
@@ -138,14 +147,15 @@ class RequestBook:
     ) -> bool:
         """Turn ``reserved`` into ``answered`` or ``failed``; False if it is no longer ours."""
         changed = connection.execute(
-            sa.update(requests)
-            .where(
-                requests.c.sender == record.sender,
-                requests.c.name == record.name,
-                requests.c.state == "reserved",
-                requests.c.agent == agent,
-            )
-            .values(state="answered" if succeeded else "failed", reply=reply, succeeded=succeeded)
+            _STORE_REPLY,
+            {
+                "whose": record.sender,
+                "which": record.name,
+                "by": agent,
+                "state": "answered" if succeeded else "failed",
+                "reply": reply,
+                "succeeded": succeeded,
+            },
         )
         return changed.rowcount == 1
 
@@ -175,8 +185,7 @@ class RequestBook:
 
     def delivered(self, connection: sa.Connection, keys: Iterable[tuple[str, str]]) -> None:
         """Note that the exchange has taken these replies."""
-        for sender, name in keys:
-            self._update(connection, sender, name, owed=False)
+        connection.execute(_DELIVERED, [{"whose": sender, "which": name} for sender, name in keys])
 
     @staticmethod
     def _update(connection: sa.Connection, sender: str, name: str, **values: Any) -> None:

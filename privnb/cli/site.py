@@ -1,0 +1,306 @@
+"""``privnb site``: serve a site, accept peers, grant budgets, read the ledger."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import signal
+import sys
+import threading
+import time
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from privnb.cli.site_setup import check, init
+from privnb.errors import ConfigError, PrivnbError, UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from privnb.datasite.owner import OwnerDatasite
+    from privnb.dp.schema import TableSchema
+    from privnb.site.config import SiteConfig
+    from privnb.site.database import Database
+
+__all__ = ["app"]
+
+app = typer.Typer(help="For data owners: set up and serve a site.", no_args_is_help=True)
+app.command()(init)
+app.command()(check)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
+Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The analyst's email address.")]
+
+_HIGHEST_EPSILON = Decimal(1000)
+
+
+@app.command()
+def serve(directory: Directory) -> None:
+    """Run the site's agent until SIGTERM or Ctrl-C; one line per decision goes to stderr."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _log_to_stderr()
+    from privnb.site.opening import open_agent  # noqa: PLC0415 - takes seconds
+
+    logger = logging.getLogger("privnb.site")
+    agent = open_agent(directory)
+    try:
+        agent.warm()
+        logger.info("ready: %s", directory)
+        agent.run(stop)
+    finally:
+        agent.close()
+        logger.info("ended: %s", directory)
+
+
+@app.command()
+def peers(directory: Directory) -> None:
+    """Show who asked and who is accepted, with the fingerprints of their keys."""
+    datasite = _open_datasite(_config(directory))
+    typer.echo(f"This site's own fingerprint: {datasite.fingerprint}")
+    found = datasite.peers()
+    if not found:
+        typer.echo("Nobody has asked yet.")
+        return
+    _print_table(
+        None,
+        ("email", "state", "fingerprint"),
+        [(peer.email, peer.state, peer.fingerprint or "none shown") for peer in found],
+    )
+
+
+@app.command()
+def accept(
+    directory: Directory,
+    email: Email,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="What the analyst read out; the key must be the one it belongs to."),
+    ] = None,
+) -> None:
+    """Accept an analyst: pin the key they present, and take their requests from now on."""
+    peer = _open_datasite(_config(directory)).accept(email, fingerprint=fingerprint)
+    typer.echo(f"{peer.email} is {peer.state}. The key's fingerprint: {peer.fingerprint}")
+    if fingerprint is None:
+        typer.echo("Compare it with what they see: read it out over the telephone.")
+    typer.echo("To let them spend privacy budget: privnb site grant")
+
+
+@app.command()
+def grant(  # noqa: PLR0913, PLR0917 - the options of a command
+    directory: Directory,
+    email: Email,
+    table: Annotated[str, typer.Option(help="The table.")],
+    purpose: Annotated[str, typer.Option(help="What it may be used for.")],
+    epsilon: Annotated[
+        str | None, typer.Option(help="What all releases together may reveal, for example 4.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="The last day of the grant (UTC).")
+    ] = None,
+    withdraw: Annotated[  # noqa: FBT002 - a switch of the command line
+        bool, typer.Option("--withdraw", help="Take the grant back; what was spent stays spent.")
+    ] = False,
+) -> None:
+    """Let an analyst spend privacy budget, or change or take back what was granted.
+
+    A new grant replaces the old one for the same table and purpose; what was spent stays spent.
+    """
+    from privnb.site.config import check_email  # noqa: PLC0415 - only when needed
+    from privnb.site.grants import Grant, current_grant, record_grant  # noqa: PLC0415
+
+    config = _config(directory)
+    if not check_email(email):
+        raise PrivnbError(f"{email!r} is not an email address.", hint="Check the spelling.")
+    schema = _schema(config, table)
+    if not withdraw and purpose not in schema.purposes:
+        raise UnknownName.among("purpose", purpose, schema.purposes, code="E_PURPOSE")
+    database = _open_database(config)
+    try:
+        with database.write() as transaction:
+            old = current_grant(transaction, analyst=email, table=table, purpose=purpose)
+            if withdraw:
+                if old is None or old.withdrawn:
+                    raise UnknownName(
+                        f"{email} has no grant for {table!r} and {purpose!r}.",
+                        hint=f"See: privnb site budget {directory}",
+                    )
+                amount, last_day = old.epsilon, old.until
+            else:
+                amount, last_day = _epsilon(epsilon), _date(until)
+            record_grant(
+                transaction,
+                Grant(
+                    analyst=email,
+                    table=table,
+                    purpose=purpose,
+                    epsilon=amount,
+                    until=last_day,
+                    withdrawn=withdraw,
+                ),
+            )
+    finally:
+        database.close()
+    what = f"table {table!r} for {purpose!r}"
+    if withdraw:
+        typer.echo(f"{email} may no longer use {what}.")
+    else:
+        limit = f" until {last_day}" if last_day else ""
+        typer.echo(f"{email} may use {what} up to epsilon {amount:f}{limit}.")
+
+
+@app.command()
+def budget(
+    directory: Directory,
+    history: Annotated[  # noqa: FBT002 - a switch of the command line
+        bool, typer.Option("--history", help="Show every charge too.")
+    ] = False,
+) -> None:
+    """Show the ledger: per table across analysts, per grant, and with --history per release."""
+    from privnb.site import ledger  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from privnb.site.grants import all_grants  # noqa: PLC0415
+
+    config = _config(directory)
+    database = _open_database(config)
+    today = dt.datetime.now(dt.UTC).date()
+    words = ledger.in_words
+    try:
+        with database.read() as snapshot:
+            terms = ledger.terms_of(config)
+            tables = [ledger.table_standing(snapshot, each) for each in terms.values()]
+            grants = [
+                (
+                    each,
+                    ledger.standing(
+                        snapshot, terms[each.table], analyst=each.analyst, purpose=each.purpose
+                    ),
+                )
+                for each in all_grants(snapshot)
+                if each.table in terms
+            ]
+            charges = ledger.charges(snapshot) if history else []
+    finally:
+        database.close()
+    _print_table(
+        "Tables, all analysts together",
+        ("table", "total", "spent", "left", "delta", "delta spent on rare groups"),
+        [
+            (
+                each.terms.table,
+                words(each.terms.total_epsilon),
+                words(each.epsilon_spent),
+                words(each.epsilon_left),
+                f"{each.terms.delta:g}",
+                f"{float(each.delta_spent * ledger.DELTA_UNIT):.3g}",
+            )
+            for each in tables
+        ],
+    )
+    _print_table(
+        "Grants",
+        ("analyst", "table", "purpose", "granted", "spent", "left", "until"),
+        [
+            (
+                each.analyst,
+                each.table,
+                each.purpose,
+                words(each.epsilon),
+                words(now.epsilon_spent),
+                "withdrawn" if each.withdrawn else words(now.epsilon_left),
+                f"{each.until or ''}{' (over)' if each.expired(today) else ''}",
+            )
+            for each, now in grants
+        ],
+    )
+    if history:
+        _print_table(
+            "Releases",
+            ("no.", "at", "analyst", "table", "purpose", "epsilon", "state", "request"),
+            charges,
+        )
+
+
+def _config(directory: Path) -> SiteConfig:
+    from privnb.site.config import load_config  # noqa: PLC0415 - only when needed
+
+    if not directory.is_dir():
+        raise ConfigError(
+            f"There is no folder {directory}.", hint="Make a site with: privnb site init"
+        )
+    return load_config(directory)
+
+
+def _schema(config: SiteConfig, table: str) -> TableSchema:
+    for each in config.tables:
+        if each.schema.name == table:
+            return each.schema
+    raise UnknownName.among("table", table, (each.schema.name for each in config.tables))
+
+
+def _open_database(config: SiteConfig) -> Database:
+    from privnb.site.database import Database  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from privnb.site.opening import database_path  # noqa: PLC0415
+
+    return Database.open(database_path(config))
+
+
+def _open_datasite(config: SiteConfig) -> OwnerDatasite:
+    from privnb.site.opening import open_datasite  # noqa: PLC0415 - PySyft takes a second
+
+    return open_datasite(config)
+
+
+def _epsilon(text: str | None) -> Decimal:
+    try:
+        epsilon = Decimal(text or "")
+    except InvalidOperation:
+        epsilon = Decimal("NaN")
+    if not (epsilon.is_finite() and 0 < epsilon <= _HIGHEST_EPSILON):
+        raise PrivnbError(
+            "A grant needs an epsilon above 0 and at most 1000"
+            + (f", not {text!r}." if text else "."),
+            hint="Say for example --epsilon 4; smaller protects people more.",
+        )
+    return epsilon
+
+
+def _date(text: str | None) -> dt.date | None:
+    if text is None:
+        return None
+    try:
+        day = dt.date.fromisoformat(text)
+    except ValueError:
+        raise PrivnbError(
+            f"{text!r} is not a date.", hint="Write it as 2027-06-30: year, month, day."
+        ) from None
+    if day < dt.datetime.now(dt.UTC).date():
+        raise PrivnbError(f"{text} is over.", hint="Name a day that is still to come.")
+    return day
+
+
+def _print_table(
+    title: str | None, header: Sequence[str], rows: Sequence[Sequence[object]]
+) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only when needed
+    from rich.table import Table  # noqa: PLC0415
+
+    # Piped into a file there is no width to keep to, and no line is to be broken.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
+    table = Table(*header, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def _log_to_stderr() -> None:
+    form = logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ")
+    form.converter = time.gmtime
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(form)
+    logger = logging.getLogger("privnb")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
