@@ -53,10 +53,13 @@ def _print(report: CheckReport) -> None:
     out = _console()
     for table in report.tables:
         out.print(f"[bold]{escape(table.name)}[/]: {table.rows:,} rows, {table.units:,} units")
+    told: set[str] = set()
     for finding in report.findings:
         style = _STYLES[finding.level]
         out.print(f"[{style}]{finding.level}[/]: {escape(finding.message)}")
-        out.print(f"    {escape(finding.hint)}")
+        if finding.hint not in told:  # twenty notes of a kind need one remedy
+            out.print(f"    {escape(finding.hint)}")
+        told.add(finding.hint)
     errors = sum(finding.level == "error" for finding in report.findings)
     if errors:
         out.print(f"[bold red]{errors} error{'s' * (errors > 1)}[/]: the site cannot be served.")
