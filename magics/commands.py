@@ -78,7 +78,8 @@ def _connect(magics: SecureMagics, args: argparse.Namespace) -> None:
 
 
 def _sites(magics: SecureMagics, _: argparse.Namespace) -> None:
-    show_frame("Sites on the exchange", magics.session.sites())
+    # fingerprints are for a telephone call; session.sites() has them
+    show_frame("Sites on the exchange", magics.session.sites().drop(columns="fingerprint"))
 
 
 def _tables(magics: SecureMagics, _: argparse.Namespace) -> None:

@@ -185,11 +185,7 @@ class SecureMagics(Magics):
 
     def released(self, release: Release, result: str | None) -> object:
         """Store a release and say so in one line, or return it for display."""
-        proof = f"digest {release.digest[:16]}"
-        if not release.mock:  # nothing is kept of a mock answer that could be taken up again
-            proof = f"request {release.request[:8]} · {proof}"
         if result is None:
-            show_lines("Asked the mock twins." if release.mock else "Released.", proof)
             return release
         sites = ", ".join(release.sites)
         groups = sum(len(part.answer.rows) for part in release.parts)
@@ -203,6 +199,7 @@ class SecureMagics(Magics):
         rows = f"{groups} row{'' if groups == 1 else 's'}"
         missing = [f"Nothing from {s}: {p}  {p.hint}" for s, p in release.problems.items()]
         self._store(result, release)
+        proof = f"digest {release.digest[:16]} · request {release.request[:8]}"
         show_lines(f"{result}: {rows} from {sites} · {paid}", *missing, proof)
         return None
 

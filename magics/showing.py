@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from IPython.display import display
 
-from privnb.markup import MUTED, Html, tag
+from privnb.markup import CARD, MUTED, plain_table, table, tag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,16 +33,24 @@ def show_lines(first: str, *more: str) -> None:
 
 def show_frame(caption: str, frame: DataFrame, *, merge_sites: bool = False) -> None:
     """Display a frame as a card; rows that differ in nothing but the site may be merged."""
-    from privnb.rendering import listing_html, listing_text  # noqa: PLC0415 - %load_ext stays light
-
     columns = [str(column) for column in frame.columns]
     rows = [[_words(cell) for cell in row] for row in frame.itertuples(index=False)]
     if merge_sites:
         rows = _merged(rows)
+        if len({row[0] for row in rows}) == 1:  # all alike: said once
+            caption, columns = f"{caption} · {rows[0][0]}", columns[1:]
+            rows = [row[1:] for row in rows]
     filled = [i for i, _ in enumerate(columns) if any(row[i] for row in rows)] if rows else []
     columns = [columns[i] for i in filled] or columns
     rows = [[row[i] for i in filled] for row in rows]
-    show(Html(listing_html(caption, columns, rows)), f"{caption}\n{listing_text(columns, rows)}")
+    card = tag(
+        "section",
+        table(caption, columns, rows),
+        class_="pn-listing",
+        aria_label=caption,
+        style=f"{CARD};padding:8px 2px 8px",
+    )
+    show(card, f"{caption}\n{plain_table(columns, rows)}")
 
 
 def _merged(rows: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -15,17 +15,37 @@ from unicodedata import east_asian_width
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["ACCENT", "LINE", "MUTED", "TINT", "Html", "clean", "plain_table", "table", "tag"]
+__all__ = [
+    "ACCENT",
+    "CARD",
+    "LINE",
+    "MUTED",
+    "TINT",
+    "Html",
+    "clean",
+    "plain_table",
+    "table",
+    "tag",
+]
 
 MUTED = "color:var(--jp-ui-font-color2,inherit)"
 LINE = "var(--jp-border-color2,rgba(128,128,128,.35))"
 TINT = "rgba(128,128,128,.09)"
 ACCENT = "var(--jp-brand-color1,#1976d2)"
 
+CARD = (
+    f"border:1px solid {LINE};border-radius:8px;overflow-x:auto;width:fit-content;max-width:100%;"
+    "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;"
+    "margin:2px 0;color:var(--jp-ui-font-color1,inherit)"
+)
+
+_SHORT = 30
+"""Characters up to which a cell is never broken into lines."""
+
 _CELL = "padding:5px 12px;text-align:left;vertical-align:top;white-space:normal"
-_HEAD = f"{_CELL};font-weight:600;border-bottom:1px solid {LINE}"
+_HEAD = f"{_CELL};font-weight:600;white-space:nowrap;{MUTED};border-bottom:1px solid {LINE}"
 _TABLE = "border-collapse:collapse;margin:0;width:auto;font-variant-numeric:tabular-nums"
-_CAPTION = f"caption-side:top;text-align:left;padding:0 12px 4px;font-weight:600;{MUTED}"
+_CAPTION = "caption-side:top;text-align:left;padding:2px 12px 6px;font-weight:600;color:inherit"
 
 
 class Html(str):
@@ -93,9 +113,9 @@ def table(
         tag(
             "tr",
             *(
-                tag("th", cell, scope="row", style=f"{_CELL};font-weight:600")
+                tag("th", cell, scope="row", style=f"{_CELL};font-weight:600{_wrap(cell)}")
                 if position == 0
-                else tag("td", cell, style=_CELL + align(position))
+                else tag("td", cell, style=_CELL + align(position) + _wrap(cell))
                 for position, cell in enumerate(row)
             ),
         )
@@ -108,6 +128,10 @@ def table(
         tag("tbody", *body),
         style=_TABLE,
     )
+
+
+def _wrap(cell: object) -> str:
+    return ";white-space:nowrap" if isinstance(cell, Html) or len(str(cell)) <= _SHORT else ""
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -23,6 +23,7 @@ TO_A_PERSON = {
     "privnb.errors",
     "privnb.messages",
     "privnb.rendering",
+    "privnb.markup",
 }
 
 MAY_IMPORT = {

@@ -9,7 +9,7 @@ import anywidget
 import traitlets
 
 from privnb.errors import PrivnbError
-from privnb.rendering import budgets_html, budgets_text, share_left
+from privnb.widgets.budget_card import budgets_html, budgets_text, share_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

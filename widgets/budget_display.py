@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from IPython.display import display
 
-from privnb.rendering import budgets_html, budgets_text, share_left
+from privnb.widgets.budget_card import budgets_html, budgets_text, share_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
