@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
+from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,20 @@ if TYPE_CHECKING:
 
     from privnb.dp.schema import TableSchema
 
-__all__ = ["Price", "conversion_delta", "epsilon_for", "rho_for", "threshold_delta"]
+__all__ = [
+    "DELTA_GRAIN",
+    "RHO_GRAIN",
+    "Price",
+    "conversion_delta",
+    "epsilon_for",
+    "rho_for",
+    "threshold_delta",
+]
+
+RHO_GRAIN = Fraction(1, 10**15)
+"""Rho is offered and charged in whole grains, so that a grant of epsilon 1 pays for epsilon 1."""
+DELTA_GRAIN = Fraction(1, 10**18)
+"""The same for delta."""
 
 _DIGITS = 4
 _THRESHOLDED_RELEASES = 100
@@ -60,7 +74,7 @@ def conversion_delta(schema: TableSchema) -> float:
 
 
 def threshold_delta(schema: TableSchema) -> float:
-    """What one release with unknown group keys spends: a hundredth of the other half of delta.
+    """Return what one release with unknown group keys spends: a hundredth of the other half.
 
     >>> from privnb.dp.schema import TableSchema
     >>> table = TableSchema(
@@ -69,12 +83,14 @@ def threshold_delta(schema: TableSchema) -> float:
     >>> threshold_delta(table)
     1e-08
     """
-    return schema.delta / 2 / _THRESHOLDED_RELEASES
+    return _whole_grains(schema.delta / 2 / _THRESHOLDED_RELEASES, DELTA_GRAIN)
 
 
 @lru_cache(maxsize=1024)
 def rho_for(epsilon: Decimal, delta: float) -> float:
     """Return the largest rho whose epsilon at ``delta`` is at most ``epsilon``, rounded down.
+
+    The result is a whole number of `RHO_GRAIN`, as near below it as a float can be.
 
     Parameters
     ----------
@@ -95,7 +111,7 @@ def rho_for(epsilon: Decimal, delta: float) -> float:
         return (offered - _overhead(alpha, delta)) / alpha
 
     best = -_minimum(lambda alpha: -rho(alpha))
-    return max(best * (1 - _ROUNDING), 0.0)
+    return _whole_grains(max(best * (1 - _ROUNDING), 0.0), RHO_GRAIN)
 
 
 @lru_cache(maxsize=1024)
@@ -120,6 +136,14 @@ def epsilon_for(rho: float, delta: float) -> Decimal:
     return Decimal(f"{rounded:f}")
 
 
+def _whole_grains(value: float, grain: Fraction) -> float:
+    """Round down to a multiple of ``grain``, or to the float next below it."""
+    # A hair is added first: a multiple that was itself rounded to a float must not lose a grain.
+    exact = math.floor(Fraction(value) * (1 + Fraction(1, 2**52)) / grain) * grain
+    found = float(exact)
+    return found if Fraction(found) <= exact else math.nextafter(found, 0.0)
+
+
 def _check_delta(delta: float) -> None:
     if not 0 < delta < 1:
         message = f"delta must lie strictly between 0 and 1, not {delta}"
@@ -133,7 +157,7 @@ def _overhead(alpha: float, delta: float) -> float:
 
 
 def _minimum(value: Callable[[float], float]) -> float:
-    """Find the least value over Rényi orders by golden section; a near miss is merely less tight."""
+    """Find the least value over Rényi orders by golden section; a near miss is only less tight."""
     low, high = _LOWEST, _HIGHEST
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = value(1 + math.exp(left)), value(1 + math.exp(right))

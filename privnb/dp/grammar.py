@@ -10,16 +10,15 @@ import logging
 from typing import TYPE_CHECKING
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
 
 from privnb.errors import QueryRefused
 
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Iterator
 
-__all__ = ["line_of", "read_select", "refuse", "refuse_function", "shown"]
+__all__ = ["chain_of", "function_refusal", "line_of", "read_select", "refusal", "shown"]
 
 _DIALECT = "duckdb"
 _MOST_TOKENS = 4000
@@ -30,7 +29,7 @@ _SELECT_PARTS = {"expressions", "from_", "where", "group", "having", "order", "l
 _BINARY = {"this", "expression"}
 _UNARY = {"this"}
 
-_ALLOWED: dict[type[exp.Expression], set[str]] = {
+_ALLOWED: dict[type[exp.Expr], set[str]] = {
     exp.Add: _BINARY,
     exp.Alias: {"this", "alias"},
     exp.And: _BINARY,
@@ -105,7 +104,7 @@ _ALLOWED: dict[type[exp.Expression], set[str]] = {
 }
 
 # What people try, and what to write instead; by kind of node, then by part of a node.
-_INSTEAD: dict[type[exp.Expression], tuple[str, str]] = {
+_INSTEAD: dict[type[exp.Expr], tuple[str, str]] = {
     exp.Subquery: ("a subquery", "Write one SELECT over one table."),
     exp.Join: ("JOIN", "Ask the owner for one table that has both."),
     exp.With: ("WITH", "Write one SELECT over one table."),
@@ -126,7 +125,7 @@ _INSTEAD: dict[type[exp.Expression], tuple[str, str]] = {
     exp.Hint: ("a hint", "Leave it out."),
     exp.TableSample: ("TABLESAMPLE", "Leave it out."),
 }
-_PARTS: dict[tuple[type[exp.Expression], str], tuple[str, str]] = {
+_PARTS: dict[tuple[type[exp.Expr], str], tuple[str, str]] = {
     (exp.Select, "with_"): _INSTEAD[exp.With],
     (exp.Select, "joins"): _INSTEAD[exp.Join],
     (exp.Select, "distinct"): ("SELECT DISTINCT", "Use GROUP BY and count the rows."),
@@ -160,21 +159,22 @@ _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType
 _PREFIX = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE}
 
 
-def refuse(
-    problem: str, hint: str, *, code: str = "E_UNSUPPORTED", node: exp.Expression | None = None
-) -> NoReturn:
-    """Raise `QueryRefused`, naming the line when it is known."""
+def refusal(
+    problem: str, hint: str, *, code: str = "E_UNSUPPORTED", node: exp.Expr | None = None
+) -> QueryRefused:
+    """Make the error that refuses a query, naming the line when it is known."""
     line = None if node is None else line_of(node)
-    raise QueryRefused(problem if line is None else f"Line {line}: {problem}", hint=hint, code=code)
+    message = problem if line is None else f"Line {line}: {problem}"
+    return QueryRefused(message, hint=hint, code=code)
 
 
-def line_of(node: exp.Expression) -> int | None:
+def line_of(node: exp.Expr) -> int | None:
     """Return the first line that a part of the node says it is on."""
     lines = [part.meta["line"] for part in node.walk() if "line" in part.meta]
     return min(lines, default=None)
 
 
-def shown(node: exp.Expression) -> str:
+def shown(node: exp.Expr) -> str:
     """Write a part of the query for an error message, shortened."""
     text = " ".join(node.sql(dialect=_DIALECT, comments=False).split())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
@@ -193,20 +193,20 @@ def read_select(sql: str) -> exp.Select:
     try:
         return _read(sql)
     except RecursionError:
-        refuse("The query is nested too deeply.", "Write it flatter.")
+        raise refusal("The query is nested too deeply.", "Write it flatter.") from None
 
 
 def _read(sql: str) -> exp.Select:
     if any(ord(char) < ord(" ") and char not in "\t\n\r" for char in sql) or not _encodable(sql):
-        refuse("The query has characters that are not text.", "Remove control characters.")
+        raise refusal("The query has characters that are not text.", "Remove control characters.")
     try:
         tokens = sqlglot.tokenize(sql, read=_DIALECT)
     except SqlglotError:
-        refuse(
+        raise refusal(
             "The query cannot be read: a quote or comment is not closed, or a character is"
             " unknown.",
             "Texts stand in single quotes, names in double quotes.",
-        )
+        ) from None
     _check_tokens(tokens)
     sqlglot_log = logging.getLogger("sqlglot")
     quiet, sqlglot_log.disabled = sqlglot_log.disabled, True
@@ -217,13 +217,15 @@ def _read(sql: str) -> exp.Select:
         line, near = errors[0].get("line"), errors[0].get("highlight")
         where = "" if line is None else f"Line {line}: "
         place = f" near {near!r:.80}" if near else ""
-        refuse(f"{where}The query cannot be read{place}.", "Check spelling, commas and brackets.")
+        raise refusal(
+            f"{where}The query cannot be read{place}.", "Check spelling, commas and brackets."
+        ) from None
     finally:
         sqlglot_log.disabled = quiet
     found = [statement for statement in statements if statement is not None]
     if len(found) != 1 or type(found[0]) is not exp.Select:
         kind = type(found[0]).__name__.upper() if found else "nothing"
-        refuse(
+        raise refusal(
             f"One SELECT statement is wanted, not {kind}.",
             "Write SELECT … FROM table GROUP BY ….",
             code="E_NOT_SELECT",
@@ -246,17 +248,17 @@ def _check_tokens(tokens: list[Token]) -> None:
     """Refuse what is no SELECT, and what a recursive parser would choke on."""
     hint = "Write SELECT … FROM table GROUP BY …."
     if not tokens:
-        refuse("The cell has no SQL.", hint, code="E_NOT_SELECT")
+        raise refusal("The cell has no SQL.", hint, code="E_NOT_SELECT")
     if tokens[0].token_type is TokenType.WITH:
-        refuse("Line 1: WITH is not supported.", "Write one SELECT over one table.")
+        raise refusal("Line 1: WITH is not supported.", "Write one SELECT over one table.")
     if tokens[0].token_type is not TokenType.SELECT:
-        refuse(
+        raise refusal(
             f"Line {tokens[0].line}: a query begins with SELECT, not {tokens[0].text[:_SHOWN]!r}.",
             hint,
             code="E_NOT_SELECT",
         )
     if len(tokens) > _MOST_TOKENS:
-        refuse(
+        raise refusal(
             f"The query has {len(tokens)} words and signs; at most {_MOST_TOKENS} are read.",
             "Ask a shorter question.",
         )
@@ -265,7 +267,7 @@ def _check_tokens(tokens: list[Token]) -> None:
         if token.token_type is TokenType.SEMICOLON and any(
             later.token_type is not TokenType.SEMICOLON for later in tokens[place:]
         ):
-            refuse(
+            raise refusal(
                 f"Line {token.line}: there is more after the first statement.",
                 "Ask one question per cell.",
                 code="E_NOT_SELECT",
@@ -273,14 +275,16 @@ def _check_tokens(tokens: list[Token]) -> None:
         depth += (token.token_type in _OPENING) - (token.token_type in _CLOSING)
         run = run + 1 if token.token_type in _PREFIX else 0
         if depth + run > _DEEPEST:
-            refuse(f"Line {token.line}: the query is nested too deeply.", "Write it flatter.")
+            raise refusal(
+                f"Line {token.line}: the query is nested too deeply.", "Write it flatter."
+            )
 
 
-def _check_node(node: exp.Expression) -> None:
+def _check_node(node: exp.Expr) -> None:
     kind = type(node)
     allowed = _ALLOWED.get(kind)
     if allowed is None:
-        _refuse_kind(node)
+        raise _kind_refusal(node)
     for part, value in node.args.items():
         if part in allowed or value is None or value is False or value == []:
             continue
@@ -288,34 +292,46 @@ def _check_node(node: exp.Expression) -> None:
             (kind, part),
             (f"{part.strip('_').replace('_', ' ')!r} in {shown(node)}", "Leave it out."),
         )
-        refuse(f"{what} is not supported.", instead, node=node)
+        raise refusal(f"{what} is not supported.", instead, node=node)
 
 
-def _refuse_kind(node: exp.Expression) -> NoReturn:
+def _kind_refusal(node: exp.Expr) -> QueryRefused:
     kind = type(node)
     if kind in _INSTEAD:
         what, instead = _INSTEAD[kind]
-        refuse(f"{what} is not supported.", instead, node=node)
+        return refusal(f"{what} is not supported.", instead, node=node)
     if isinstance(node, exp.Query):
-        refuse("A query inside the query is not supported.", _INSTEAD[exp.Subquery][1], node=node)
+        instead = _INSTEAD[exp.Subquery][1]
+        return refusal("A query inside the query is not supported.", instead, node=node)
     if isinstance(node, exp.AggFunc):
-        refuse(
+        return refusal(
             f"{shown(node)} has no private form.", _AGGREGATES_HINT, code="E_AGGREGATE", node=node
         )
     if isinstance(node, exp.Func):
-        refuse_function(node)
-    refuse(
+        return function_refusal(node)
+    return refusal(
         f"{shown(node)} ({kind.__name__}) is not supported.",
         "Use SELECT with aggregates, WHERE, GROUP BY, HAVING, ORDER BY and LIMIT.",
         node=node,
     )
 
 
-def refuse_function(node: exp.Expression) -> NoReturn:
-    """Refuse a function that the private subset does not know."""
-    refuse(
+def function_refusal(node: exp.Expr) -> QueryRefused:
+    """Make the error that refuses a function that the private subset does not know."""
+    return refusal(
         f"the function {shown(node)} is not supported.",
         "Rows can be filtered and grouped by columns, CASE and date parts; arithmetic and ROUND"
         " work on aggregates.",
         node=node,
     )
+
+
+def chain_of(node: exp.Expr) -> Iterator[exp.Expr]:
+    """Yield the conditions of a chain of AND, or of OR, without recursion."""
+    kind, waiting = type(node), [node]
+    while waiting:
+        part = waiting.pop()
+        if type(part) is kind:
+            waiting += [part.expression, part.this]
+        else:
+            yield part

@@ -88,7 +88,7 @@ def add_noise(values: Sequence[int], *, l2: float, rho: float) -> list[int]:
     return noisy
 
 
-def keep_large(
+def keep_large(  # noqa: PLR0913 - keywords, each one number of the proof
     values: Sequence[int], *, groups: int, largest: int, l2: int, rho: float, delta: float
 ) -> dict[int, int]:
     """Add noise to one count per group; return those, by position, that pass the threshold.

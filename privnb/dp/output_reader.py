@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlglot import exp
 
-from privnb.dp.grammar import refuse, shown
+from privnb.dp.grammar import chain_of, refusal, shown
 from privnb.dp.outputs import (
     Arithmetic,
     Both,
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = ["OutputReader", "is_aggregate"]
 
-_ARITHMETIC: dict[type[exp.Expression], Literal["+", "-", "*", "/"]] = {
+_ARITHMETIC: dict[type[exp.Expr], Literal["+", "-", "*", "/"]] = {
     exp.Add: "+",
     exp.Sub: "-",
     exp.Mul: "*",
     exp.Div: "/",
 }
-_COMPARISONS: dict[type[exp.Expression], Literal["=", "<>", "<", "<=", ">", ">="]] = {
+_COMPARISONS: dict[type[exp.Expr], Literal["=", "<>", "<", "<=", ">", ">="]] = {
     exp.EQ: "=",
     exp.NEQ: "<>",
     exp.LT: "<",
@@ -46,7 +46,7 @@ _COMPARISONS: dict[type[exp.Expression], Literal["=", "<>", "<", "<=", ">", ">="
     exp.GT: ">",
     exp.GTE: ">=",
 }
-_MOMENTS: dict[type[exp.Expression], AggregateKind] = {
+_MOMENTS: dict[type[exp.Expr], AggregateKind] = {
     exp.Sum: "sum",
     exp.Avg: "avg",
     exp.Variance: "var_samp",
@@ -58,7 +58,7 @@ _MOMENTS: dict[type[exp.Expression], AggregateKind] = {
 _MOST_DIGITS = 15
 
 
-def is_aggregate(node: exp.Expression) -> bool:
+def is_aggregate(node: exp.Expr) -> bool:
     """Tell whether an aggregate stands anywhere in this."""
     return any(isinstance(part, (exp.AggFunc, exp.WithinGroup)) for part in node.walk())
 
@@ -86,12 +86,12 @@ class OutputReader:
         self._keys = list(keys)
         self._aliases = aliases
 
-    def read(self, node: exp.Expression) -> OutputExpression:
+    def read(self, node: exp.Expr) -> OutputExpression:
         """Read a key, an aggregate, or arithmetic on aggregates."""
         if isinstance(node, exp.Paren):
             return self.read(node.this)
         if isinstance(node, exp.Star):
-            refuse(
+            raise refusal(
                 "* would return single rows.",
                 "Name aggregates and the columns you group by.",
                 code="E_AGGREGATE",
@@ -106,19 +106,16 @@ class OutputReader:
             return Rounded(self._number(node.this), self._digits(node))
         if isinstance(node, (exp.AggFunc, exp.WithinGroup)):
             return self._aggregate(node)
-        alias = self._alias(node)
-        if alias is not None:
-            return alias
-        return self._key(node)
+        return self._alias(node) or self._key(node)
 
-    def _alias(self, node: exp.Expression) -> OutputExpression | None:
+    def _alias(self, node: exp.Expr) -> OutputExpression | None:
         if not isinstance(node, exp.Column):
             return None
         return self._aliases.get(node.name.lower())
 
-    def _key(self, node: exp.Expression) -> OutputExpression:
+    def _key(self, node: exp.Expr) -> OutputExpression:
         if is_aggregate(node):
-            refuse(
+            raise refusal(
                 f"{shown(node)} cannot be computed from aggregates.",
                 "Aggregates can be added, subtracted, multiplied, divided and rounded.",
                 code="E_AGGREGATE",
@@ -129,17 +126,17 @@ class OutputReader:
             return Key(self._keys.index(read), read.type)
         if isinstance(read, Constant):
             return read
-        refuse(
+        raise refusal(
             f"{shown(node)} is neither aggregated nor in GROUP BY.",
             "Add it to GROUP BY, or put it into an aggregate.",
             code="E_NOT_GROUPED",
             node=node,
         )
 
-    def _number(self, node: exp.Expression) -> OutputExpression:
+    def _number(self, node: exp.Expr) -> OutputExpression:
         read = self.read(node)
         if _type_of(read) not in ("integer", "float"):
-            refuse(f"{shown(node)} is not a number.", "Compute with aggregates.", node=node)
+            raise refusal(f"{shown(node)} is not a number.", "Compute with aggregates.", node=node)
         return read
 
     def _digits(self, node: exp.Round) -> int:
@@ -148,10 +145,10 @@ class OutputReader:
             return 0
         digits = self._rows.constant(decimals)
         if digits.type != "integer" or not -_MOST_DIGITS <= int(digits.value) <= _MOST_DIGITS:
-            refuse(f"{shown(node)} is not supported.", "Write ROUND(x, 2).", node=node)
+            raise refusal(f"{shown(node)} is not supported.", "Write ROUND(x, 2).", node=node)
         return int(digits.value)
 
-    def _aggregate(self, node: exp.Expression) -> Aggregate:
+    def _aggregate(self, node: exp.Expr) -> Aggregate:
         if isinstance(node, exp.Count):
             return self._count(node)
         if isinstance(node, exp.Median):
@@ -173,7 +170,7 @@ class OutputReader:
                 return Aggregate("count_units")
             for part in counted.expressions:
                 self._argument(part, node)
-            refuse(
+            raise refusal(
                 f"{shown(node)} has no private form: one unit could change it by many.",
                 "Count units with COUNT(DISTINCT …) of the privacy unit, or group by the column.",
                 code="E_AGGREGATE",
@@ -192,7 +189,7 @@ class OutputReader:
             or len(parts) != 1
             or parts[0].args.get("desc")
         ):
-            refuse(
+            raise refusal(
                 f"{shown(node)} is not supported.",
                 "Write PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY column).",
                 code="E_AGGREGATE",
@@ -200,9 +197,7 @@ class OutputReader:
             )
         return self._quantile(parts[0].this, inner.this, node)
 
-    def _quantile(
-        self, operand: exp.Expression, level: exp.Expression | None, node: exp.Expression
-    ) -> Aggregate:
+    def _quantile(self, operand: exp.Expr, level: exp.Expr | None, node: exp.Expr) -> Aggregate:
         column = self._bounded(operand, node)
         given = None if level is None else self._rows.constant(level)
         if (
@@ -210,7 +205,7 @@ class OutputReader:
             or given.type not in ("integer", "float")
             or not 0 <= float(given.value) <= 1
         ):
-            refuse(
+            raise refusal(
                 f"{shown(node)}: a quantile is a number from 0 to 1.",
                 "Write QUANTILE_CONT(column, 0.9).",
                 code="E_AGGREGATE",
@@ -218,10 +213,10 @@ class OutputReader:
             )
         return Aggregate("quantile", column, float(given.value))
 
-    def _bounded(self, operand: exp.Expression, node: exp.Expression) -> Column:
+    def _bounded(self, operand: exp.Expr, node: exp.Expr) -> Column:
         column = self._argument(operand, node)
         if column.bounds is None:
-            refuse(
+            raise refusal(
                 f"{shown(node)}: the owner gave {column.name!r} no bounds, so one value could"
                 " change the result by any amount.",
                 "Use a column with bounds (see %privnb schema), or COUNT.",
@@ -230,12 +225,12 @@ class OutputReader:
             )
         return column
 
-    def _argument(self, operand: exp.Expression, node: exp.Expression) -> Column:
+    def _argument(self, operand: exp.Expr, node: exp.Expr) -> Column:
         if isinstance(operand, exp.Paren):
             return self._argument(operand.this, node)
         if not isinstance(operand, exp.Column):
             nested = is_aggregate(operand)
-            refuse(
+            raise refusal(
                 f"{shown(node)} aggregates "
                 + ("an aggregate." if nested else "something that is not a column."),
                 "Aggregate single columns; compute with the results, as in SUM(a) / COUNT(*).",
@@ -244,12 +239,12 @@ class OutputReader:
             )
         return self._rows.column(operand)
 
-    def condition(self, node: exp.Expression) -> Condition:
+    def condition(self, node: exp.Expr) -> Condition:  # noqa: PLR0911 - one per construct
         """Read what HAVING keeps."""
         if isinstance(node, exp.Paren):
             return self.condition(node.this)
         if isinstance(node, (exp.And, exp.Or)):
-            operands = (self.condition(node.this), self.condition(node.expression))
+            operands = tuple(self.condition(part) for part in chain_of(node))
             return Both(operands) if isinstance(node, exp.And) else Either(operands)
         if isinstance(node, exp.Not):
             return Denied(self.condition(node.this))
@@ -266,7 +261,7 @@ class OutputReader:
             for constant in constants:
                 _check_comparable(operand, constant, node)
             return OneOf(operand, constants)
-        refuse(
+        raise refusal(
             f"{shown(node)} is not supported in HAVING.",
             "Compare aggregates and keys with =, <, >, BETWEEN, IN, IS NULL, AND, OR, NOT.",
             node=node,
@@ -275,9 +270,9 @@ class OutputReader:
     def _compare(
         self,
         operator: Literal["=", "<>", "<", "<=", ">", ">="],
-        left: exp.Expression,
-        right: exp.Expression,
-        node: exp.Expression,
+        left: exp.Expr,
+        right: exp.Expr,
+        node: exp.Expr,
     ) -> Compared:
         first, second = self.read(left), self.read(right)
         _check_comparable(first, second, node)
@@ -288,9 +283,7 @@ def _type_of(expression: OutputExpression) -> RowType:
     return expression.type if isinstance(expression, (Key, Constant)) else "float"
 
 
-def _check_comparable(
-    left: OutputExpression, right: OutputExpression, node: exp.Expression
-) -> None:
+def _check_comparable(left: OutputExpression, right: OutputExpression, node: exp.Expr) -> None:
     families = {
         "number" if kind in ("integer", "float") else "flag" if kind == "boolean" else "text"
         for kind in (_type_of(left), _type_of(right))

@@ -320,7 +320,9 @@ class Plan:
         for sorting in reversed(self.sortings):
             order = _sorted(order, answers.values(sorting.expression), sorting)
         order = order[: self.limit]
-        columns, values, widths, notes = [], [], [], []
+        columns, notes = [], []
+        values: list[list[Scalar]] = []
+        widths: list[list[float | None]] = []
         for output in self.outputs:
             expression = output.expression
             is_key = isinstance(expression, (Key, Constant))
@@ -374,7 +376,7 @@ def _is_whole(expression: OutputExpression) -> bool:
     return _is_count(expression) or (expression.kind == "sum" and integer)
 
 
-def _plain(noisy: Noisy, *, whole: bool) -> list[int | float | None]:
+def _plain(noisy: Noisy, *, whole: bool) -> list[Scalar]:
     values: list[float] = noisy.value.tolist()
     return [
         None if not math.isfinite(v) else round(v) if whole and abs(v) < _LARGEST_EXACT else v

@@ -16,7 +16,7 @@ from sqlglot import exp
 from privnb.computation import parse_epsilon
 from privnb.dp.accounting import Price, conversion_delta, rho_for, threshold_delta
 from privnb.dp.bounding import UNIT, quoted
-from privnb.dp.grammar import read_select, refuse, shown
+from privnb.dp.grammar import read_select, refusal, shown
 from privnb.dp.output_reader import OutputReader, is_aggregate
 from privnb.dp.outputs import Condition, OutputExpression, aggregates_of
 from privnb.dp.plan import Output, Plan, Sorting
@@ -75,14 +75,14 @@ def plan(
     try:
         return _Planner(read_select(sql), tables, parameters, offered).plan()
     except RecursionError:
-        refuse("The query is nested too deeply.", "Write it flatter.")
+        raise refusal("The query is nested too deeply.", "Write it flatter.") from None
 
 
 @dataclass(frozen=True)
 class _Item:
     """One entry of the SELECT list."""
 
-    node: exp.Expression
+    node: exp.Expr
     name: str
 
 
@@ -146,22 +146,24 @@ class _Planner:
             filtered=condition is not None,
         )
 
-    def _where(self, where: exp.Expression) -> RowExpression:
+    def _where(self, where: exp.Expr) -> RowExpression:
         return self._rows.condition(where.this)
 
     def _check_outputs(self, outputs: tuple[Output, ...]) -> None:
         if len(outputs) > _MOST_OUTPUTS:
-            refuse(f"More than {_MOST_OUTPUTS} columns are asked for.", "Ask for fewer at once.")
+            raise refusal(
+                f"More than {_MOST_OUTPUTS} columns are asked for.", "Ask for fewer at once."
+            )
         seen: set[str] = set()
         for output in outputs:
             if output.name.lower() in seen:
-                refuse(
+                raise refusal(
                     f"two columns of the answer are named {output.name!r}.",
                     "Name them apart with AS.",
                 )
             seen.add(output.name.lower())
         if not any(aggregates_of(output.expression) for output in outputs):
-            refuse(
+            raise refusal(
                 "the query has no aggregate, and single rows never leave the site.",
                 "Add COUNT(*), SUM or AVG.",
                 code="E_AGGREGATE",
@@ -178,7 +180,7 @@ class _Planner:
         keys: list[RowExpression] = []
         for node in nodes:
             if is_aggregate(node):
-                refuse(
+                raise refusal(
                     f"GROUP BY {shown(node)}: rows cannot be grouped by an aggregate.",
                     "Group by columns, CASE or date parts.",
                     code="E_AGGREGATE",
@@ -189,12 +191,12 @@ class _Planner:
                 keys.append(key)
         return keys
 
-    def _group_node(self, node: exp.Expression) -> exp.Expression:
+    def _group_node(self, node: exp.Expr) -> exp.Expr:
         """Follow a position or an alias to the SELECT list."""
         if isinstance(node, exp.Literal) and not node.is_string:
             place = str(node.this)
             if not (place.isdigit() and 1 <= int(place[:9]) <= len(self._items)):
-                refuse(
+                raise refusal(
                     f"GROUP BY {place}: the SELECT list has {len(self._items)} entries.",
                     "Name the columns to group by.",
                     node=node,
@@ -214,7 +216,7 @@ class _Planner:
             if isinstance(node, exp.Literal) and not node.is_string:
                 place = str(node.this)
                 if not (place.isdigit() and 1 <= int(place[:9]) <= len(outputs)):
-                    refuse(
+                    raise refusal(
                         f"ORDER BY {place}: the SELECT list has {len(outputs)} entries.",
                         "Name the column to sort by.",
                         node=node,
@@ -237,7 +239,7 @@ class _Planner:
             return None
         number = self._rows.constant(limit.expression)
         if number.type != "integer" or not 0 <= int(number.value) <= _LARGEST_LIMIT:
-            refuse("LIMIT takes a whole number.", "Write LIMIT 10.", node=limit)
+            raise refusal("LIMIT takes a whole number.", "Write LIMIT 10.", node=limit)
         return int(number.value)
 
     def _has_unique_key(self, keys: list[RowExpression]) -> bool:
@@ -256,7 +258,7 @@ class _Planner:
         for domain in domains:
             size *= len(domain)
         if size > _MOST_GROUPS:
-            refuse(
+            raise refusal(
                 f"The query would have {size} groups, each filled with noise; at most"
                 f" {_MOST_GROUPS} are computed.",
                 "Group more coarsely.",
@@ -296,10 +298,10 @@ class _Planner:
 def _table_of(select: exp.Select, tables: Mapping[str, TableSchema]) -> TableSchema:
     source = select.args.get("from_")
     if source is None:
-        refuse("the query has no FROM.", _known(tables), code="E_NO_TABLE")
+        raise refusal("the query has no FROM.", _known(tables), code="E_NO_TABLE")
     table = source.this
     if not isinstance(table, exp.Table) or not isinstance(table.this, exp.Identifier):
-        refuse(
+        raise refusal(
             f"FROM {shown(table)} is not supported.",
             f"Name one table. {_known(tables)}",
             node=source,
@@ -308,7 +310,9 @@ def _table_of(select: exp.Select, tables: Mapping[str, TableSchema]) -> TableSch
     found = tables.get(table.name) or folded.get(table.name.lower())
     if found is None:
         missing = UnknownName.among("table", table.name, tables)
-        refuse(f"there is no table {table.name!r}.", missing.hint, code="E_NO_TABLE", node=source)
+        raise refusal(
+            f"there is no table {table.name!r}.", missing.hint, code="E_NO_TABLE", node=source
+        )
     return found
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from sqlglot import exp
 
 from privnb.dp.bounding import visible_columns
-from privnb.dp.grammar import refuse, refuse_function, shown
+from privnb.dp.grammar import chain_of, function_refusal, refusal, shown
 from privnb.dp.rows import (
     PARTS,
     TRUNCATIONS,
@@ -32,7 +32,7 @@ from privnb.dp.rows import (
 from privnb.errors import QueryRefused, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from privnb.computation import Parameters, Scalar
     from privnb.dp.schema import Column, TableSchema
@@ -43,7 +43,7 @@ _LARGEST_INTEGER = 2**63
 _LONGEST_PATTERN = 200
 _MOST_WILDCARDS = 8
 
-_COMPARISONS: dict[type[exp.Expression], Literal["=", "<>", "<", "<=", ">", ">="]] = {
+_COMPARISONS: dict[type[exp.Expr], Literal["=", "<>", "<", "<=", ">", ">="]] = {
     exp.EQ: "=",
     exp.NEQ: "<>",
     exp.LT: "<",
@@ -51,7 +51,7 @@ _COMPARISONS: dict[type[exp.Expression], Literal["=", "<>", "<", "<=", ">", ">="
     exp.GT: ">",
     exp.GTE: ">=",
 }
-_PART_FUNCTIONS: dict[type[exp.Expression], str] = {
+_PART_FUNCTIONS: dict[type[exp.Expr], str] = {
     exp.Year: "year",
     exp.Quarter: "quarter",
     exp.Month: "month",
@@ -99,13 +99,13 @@ class RowReader:
         self._columns = {column.name: column for column in visible_columns(schema)}
         self._folded = {column.name.lower(): column for column in visible_columns(schema)}
 
-    def column(self, node: exp.Expression) -> Column:
+    def column(self, node: exp.Expr) -> Column:
         """Find the column that a name means: exactly, or else whatever its case."""
         if not isinstance(node, exp.Column) or not isinstance(node.this, exp.Identifier):
-            refuse(f"{shown(node)} is not a column.", "Name a column.", node=node)
+            raise refusal(f"{shown(node)} is not a column.", "Name a column.", node=node)
         name = node.name
         if name.lower() == self._schema.privacy_unit.lower() and name not in self._columns:
-            self._refuse_unit(node)
+            raise self._unit_refusal(node)
         found = self._columns.get(name) or (
             self._folded.get(name.lower()) if name.isascii() else None
         )
@@ -115,7 +115,7 @@ class RowReader:
         hint = missing.hint
         if node.this.args.get("quoted"):
             hint += " Texts stand in single quotes."
-        refuse(
+        raise refusal(
             f"table {self._schema.name!r} has no column {name!r}.",
             hint,
             code=missing.code,
@@ -126,7 +126,7 @@ class RowReader:
         """Tell whether this names a column of the table, the privacy unit included."""
         return node.name in self._columns or node.name.lower() in self._folded or self.is_unit(node)
 
-    def is_unit(self, node: exp.Expression) -> bool:
+    def is_unit(self, node: exp.Expr) -> bool:
         """Tell whether this names the privacy unit."""
         return (
             isinstance(node, exp.Column)
@@ -134,9 +134,9 @@ class RowReader:
             and node.name not in self._columns
         )
 
-    def _refuse_unit(self, node: exp.Expression) -> NoReturn:
+    def _unit_refusal(self, node: exp.Expr) -> QueryRefused:
         unit = self._schema.privacy_unit
-        refuse(
+        return refusal(
             f"{unit!r} tells one {self._schema.unit_name} from another; it cannot be read, filtered"
             " or grouped.",
             f"Only COUNT(DISTINCT {unit}) may name it.",
@@ -144,50 +144,45 @@ class RowReader:
             node=node,
         )
 
-    def condition(self, node: exp.Expression) -> RowExpression:
+    def condition(self, node: exp.Expr) -> RowExpression:
         """Read something that is true or false."""
         read = self.read(node)
         if read.type != "boolean":
-            refuse(
+            raise refusal(
                 f"{shown(node)} is {_FAMILIES[read.type]}, but a condition is wanted.",
                 "Compare it with something.",
                 node=node,
             )
         return read
 
-    def read(self, node: exp.Expression) -> RowExpression:
+    def read(self, node: exp.Expr) -> RowExpression:
         """Read any expression over rows, or refuse it."""
-        if isinstance(node, exp.Paren):
-            return self.read(node.this)
-        if isinstance(node, exp.Column):
-            return ColumnRef(self.column(node))
-        if isinstance(node, (exp.Literal, exp.Boolean, exp.Neg, exp.Placeholder, exp.Cast)):
-            return self.constant(node)
-        if isinstance(node, (exp.And, exp.Or)):
-            operands = tuple(self.condition(part) for part in _chain(node))
-            return AllOf(operands) if isinstance(node, exp.And) else AnyOf(operands)
-        if isinstance(node, exp.Not):
-            return Not(self.condition(node.this))
-        if type(node) in _COMPARISONS:
-            return self._compare(_COMPARISONS[type(node)], node.this, node.expression)
-        if isinstance(node, exp.Between):
-            return AllOf(
-                (
-                    self._compare(">=", node.this, node.args["low"]),
-                    self._compare("<=", node.this, node.args["high"]),
-                )
-            )
-        if isinstance(node, exp.In):
-            return self._among(node)
-        if isinstance(node, exp.Is):
-            return self._is(node)
-        if isinstance(node, exp.Like):
-            return self._like(node)
-        if isinstance(node, (exp.Case, exp.If)):
-            return self._case(node)
-        return self._date_function(node)
+        reader = self._readers.get(type(node), RowReader._date_function)
+        return reader(self, node)
 
-    def constant(self, node: exp.Expression) -> Constant:
+    def _inner(self, node: exp.Expr) -> RowExpression:
+        return self.read(node.this)
+
+    def _reference(self, node: exp.Expr) -> RowExpression:
+        return ColumnRef(self.column(node))
+
+    def _all_of(self, node: exp.Expr) -> RowExpression:
+        return AllOf(tuple(self.condition(part) for part in chain_of(node)))
+
+    def _any_of(self, node: exp.Expr) -> RowExpression:
+        return AnyOf(tuple(self.condition(part) for part in chain_of(node)))
+
+    def _not(self, node: exp.Expr) -> RowExpression:
+        return Not(self.condition(node.this))
+
+    def _comparison(self, node: exp.Expr) -> RowExpression:
+        return self._compare(_COMPARISONS[type(node)], node.this, node.expression)
+
+    def _between(self, node: exp.Expr) -> RowExpression:
+        low = self._compare(">=", node.this, node.args["low"])
+        return AllOf((low, self._compare("<=", node.this, node.args["high"])))
+
+    def constant(self, node: exp.Expr) -> Constant:
         """Read a literal, a date such as DATE '2026-01-31', or a parameter."""
         if isinstance(node, exp.Paren):
             return self.constant(node.this)
@@ -203,14 +198,18 @@ class RowReader:
         elif isinstance(node, exp.Cast):
             return self._date_literal(node)
         elif isinstance(node, exp.Null):
-            refuse("NULL is compared with nothing.", "Write IS NULL or IS NOT NULL.", node=node)
-        refuse(f"{shown(node)} is not a constant.", "Write a literal or a :parameter.", node=node)
+            raise refusal(
+                "NULL is compared with nothing.", "Write IS NULL or IS NOT NULL.", node=node
+            )
+        raise refusal(
+            f"{shown(node)} is not a constant.", "Write a literal or a :parameter.", node=node
+        )
 
     def parameter(self, node: exp.Placeholder) -> Scalar | list[Scalar]:
         """Look up what a ``:name`` stands for."""
         name = node.this
         if not isinstance(name, str):
-            refuse(
+            raise refusal(
                 "? stands for nothing here.",
                 "Name the parameter, as in :plan.",
                 code="E_PARAMETER",
@@ -225,7 +224,7 @@ class RowReader:
             )
         return self._parameters[name]
 
-    def _typed(self, value: Scalar | list[Scalar], node: exp.Expression) -> Constant:
+    def _typed(self, value: Scalar | list[Scalar], node: exp.Expr) -> Constant:
         if isinstance(value, bool):
             return Constant("boolean", value)
         if isinstance(value, int) and -_LARGEST_INTEGER <= value < _LARGEST_INTEGER:
@@ -240,7 +239,7 @@ class RowReader:
         if isinstance(value, str) and "\0" not in value and _is_text(value):
             return Constant("string", value)
         # The value itself is not repeated: it may be long, or not be text at all.
-        refuse(
+        raise refusal(
             f"{shown(node)} stands for a value that cannot be used here"
             f" ({'NULL' if value is None else type(value).__name__}).",
             "Use numbers, texts, true and false; a list after IN; IS NULL for missing values.",
@@ -255,7 +254,7 @@ class RowReader:
             and node.this.is_string
             and kind in _DATE_TYPES | _TIME_TYPES
         ):
-            refuse(
+            raise refusal(
                 f"the cast {shown(node)} is not supported: on rows it could fail.",
                 "Columns have the types of the schema; " + _DATE_HINT[0].lower() + _DATE_HINT[1:],
                 node=node,
@@ -263,29 +262,27 @@ class RowReader:
         wanted: RowType = "date" if kind in _DATE_TYPES else "timestamp"
         found = _as_date(str(node.this.this), wanted)
         if found is None:
-            refuse(f"{shown(node)} is not a date.", _DATE_HINT, node=node)
+            raise refusal(f"{shown(node)} is not a date.", _DATE_HINT, node=node)
         return found
 
     def _compare(
         self,
         operator: Literal["=", "<>", "<", "<=", ">", ">="],
-        left: exp.Expression,
-        right: exp.Expression,
+        left: exp.Expr,
+        right: exp.Expr,
     ) -> Comparison:
         first, second = self.read_operand(left), self.read_operand(right)
         second = self._fitted(second, first, right)
         first = self._fitted(first, second, left)
         return Comparison(operator, first, second)
 
-    def read_operand(self, node: exp.Expression) -> RowExpression:
+    def read_operand(self, node: exp.Expr) -> RowExpression:
         """Read one side of a comparison."""
         if isinstance(node, exp.Null):
             return self.constant(node)
         return self.read(node)
 
-    def _fitted(
-        self, value: RowExpression, other: RowExpression, node: exp.Expression
-    ) -> RowExpression:
+    def _fitted(self, value: RowExpression, other: RowExpression, node: exp.Expr) -> RowExpression:
         """Make a constant comparable with what stands on the other side, or refuse."""
         if _FAMILIES[value.type] == _FAMILIES[other.type]:
             return value
@@ -298,24 +295,24 @@ class RowReader:
             found = _as_date(text, other.type) or _as_date(text, "timestamp")
             if found is not None:
                 return found
-            refuse(f"{shown(node)} is not a date.", _DATE_HINT, node=node)
+            raise refusal(f"{shown(node)} is not a date.", _DATE_HINT, node=node)
         if (
             isinstance(other, Constant)
             and other.type == "string"
             and value.type in ("date", "timestamp")
         ):
             return value
-        refuse(
+        raise refusal(
             f"{shown(node)} is {_FAMILIES[value.type]}; it cannot be compared with"
             f" {_FAMILIES[other.type]}.",
             "Compare values of one type; the schema tells the type of each column.",
             node=node,
         )
 
-    def _among(self, node: exp.In) -> RowExpression:
+    def _among(self, node: exp.Expr) -> RowExpression:
         operand = self.read(node.this)
         field = node.args.get("field")
-        listed = [field] if field is not None else list(node.expressions)
+        listed: list[exp.Expr] = [field] if field is not None else list(node.expressions)
         constants: list[Constant] = []
         for item in listed:
             inner = item.unnest() if isinstance(item, exp.Paren) else item
@@ -325,31 +322,33 @@ class RowReader:
             else:
                 constants.append(self.constant(inner))
         if not constants:
-            refuse("IN has nothing to choose from.", "List at least one value.", node=node)
+            raise refusal("IN has nothing to choose from.", "List at least one value.", node=node)
         fitted = tuple(cast("Constant", self._fitted(c, operand, node)) for c in constants)
         return Among(operand, fitted)
 
-    def _is(self, node: exp.Is) -> RowExpression:
+    def _is(self, node: exp.Expr) -> RowExpression:
         if isinstance(node.expression, exp.Null):
             return IsNull(self.read(node.this))
         if isinstance(node.expression, exp.Boolean):
             return IsTruth(self.condition(node.this), bool(node.expression.this))
-        refuse(f"{shown(node)} is not supported.", "Use IS NULL, IS TRUE or =.", node=node)
+        raise refusal(f"{shown(node)} is not supported.", "Use IS NULL, IS TRUE or =.", node=node)
 
-    def _like(self, node: exp.Like) -> RowExpression:
+    def _like(self, node: exp.Expr) -> RowExpression:
         operand, pattern = self.read(node.this), self.constant(node.expression)
         if operand.type != "string" or pattern.type != "string":
-            refuse(f"{shown(node)}: LIKE compares texts.", "Use it on text columns.", node=node)
+            raise refusal(
+                f"{shown(node)}: LIKE compares texts.", "Use it on text columns.", node=node
+            )
         text = str(pattern.value)
         if len(text) > _LONGEST_PATTERN or text.count("%") > _MOST_WILDCARDS:
-            refuse(
+            raise refusal(
                 "The pattern after LIKE is too long.",
                 f"At most {_LONGEST_PATTERN} characters and {_MOST_WILDCARDS} signs % are used.",
                 node=node,
             )
         return Like(operand, pattern)
 
-    def _case(self, node: exp.Case | exp.If) -> Case:
+    def _case(self, node: exp.Expr) -> Case:
         branches: list[tuple[RowExpression, Constant | None]] = []
         subject = node.this if isinstance(node, exp.Case) else None
         ifs = node.args["ifs"] if isinstance(node, exp.Case) else [node]
@@ -364,7 +363,7 @@ class RowReader:
         results = [r for r in (*(result for _, result in branches), otherwise) if r is not None]
         families = {_FAMILIES[result.type] for result in results}
         if len(families) != 1:
-            refuse(
+            raise refusal(
                 f"{shown(node)}: its results are {' and '.join(sorted(families)) or 'all NULL'}.",
                 "Let every branch give a constant of one type.",
                 node=node,
@@ -373,10 +372,10 @@ class RowReader:
         kind: RowType = kinds.pop() if len(kinds) == 1 else _wider(kinds)
         return Case(tuple(branches), otherwise, kind)
 
-    def _result(self, node: exp.Expression) -> Constant | None:
+    def _result(self, node: exp.Expr) -> Constant | None:
         return None if isinstance(node, exp.Null) else self.constant(node)
 
-    def _date_function(self, node: exp.Expression) -> RowExpression:
+    def _date_function(self, node: exp.Expr) -> RowExpression:
         kind = type(node)
         if kind in _PART_FUNCTIONS:
             return self._part(_PART_FUNCTIONS[kind], node.this, node)
@@ -389,27 +388,31 @@ class RowReader:
             if len(arguments) == 2 and arguments[0].is_string:  # noqa: PLR2004 - part and column
                 return self._part(arguments[0].name, arguments[1], node)
         if isinstance(node, exp.AggFunc):
-            refuse(
+            raise refusal(
                 f"the aggregate {shown(node)} stands where single rows are meant.",
                 "Filter aggregates with HAVING; group by columns; aggregates are not nested.",
                 code="E_AGGREGATE",
                 node=node,
             )
         if isinstance(node, exp.Func):
-            refuse_function(node)
-        refuse(
+            raise function_refusal(node)
+        raise refusal(
             f"{shown(node)} cannot be computed for single rows.",
             "Rows are filtered and grouped by columns, comparisons, CASE and date parts.",
             node=node,
         )
 
-    def _part(self, name: str, operand: exp.Expression, node: exp.Expression) -> DatePart:
+    def _part(self, name: str, operand: exp.Expr, node: exp.Expr) -> DatePart:
         part = _PART_NAMES.get(name.lower(), name.lower())
         if part not in PARTS:
-            refuse(f"{name!r} is no known part of a date.", f"Use {', '.join(PARTS)}.", node=node)
+            raise refusal(
+                f"{name!r} is no known part of a date.", f"Use {', '.join(PARTS)}.", node=node
+            )
         column = self._moment(operand, node)
         if column.type == "date" and part in ("hour", "minute", "second"):
-            refuse(f"{shown(node)}: a date has no {part}.", "Use year to dayofweek.", node=node)
+            raise refusal(
+                f"{shown(node)}: a date has no {part}.", "Use year to dayofweek.", node=node
+            )
         return DatePart(part, column)
 
     def _truncated(self, node: exp.DateTrunc | exp.TimestampTrunc) -> DateTrunc:
@@ -417,29 +420,36 @@ class RowReader:
         column = self._moment(node.this, node)
         usable = TRUNCATIONS if column.type == "timestamp" else TRUNCATIONS[:5]
         if unit not in usable or node.args.get("zone") is not None:
-            refuse(f"{shown(node)} is not supported.", f"Cut to {', '.join(usable)}.", node=node)
+            raise refusal(
+                f"{shown(node)} is not supported.", f"Cut to {', '.join(usable)}.", node=node
+            )
         return DateTrunc(unit, column)
 
-    def _moment(self, operand: exp.Expression, node: exp.Expression) -> ColumnRef:
+    def _moment(self, operand: exp.Expr, node: exp.Expr) -> ColumnRef:
         column = ColumnRef(self.column(operand))
         if column.type not in ("date", "timestamp"):
-            refuse(
+            raise refusal(
                 f"{shown(node)}: {column.column.name!r} is {_FAMILIES[column.type]}, not a date.",
                 "Date parts are for columns of type date and timestamp.",
                 node=node,
             )
         return column
 
-
-def _chain(node: exp.Expression) -> Iterator[exp.Expression]:
-    """Yield the conditions of a chain of AND, or of OR, without recursion."""
-    kind, waiting = type(node), [node]
-    while waiting:
-        part = waiting.pop()
-        if type(part) is kind:
-            waiting += [part.expression, part.this]
-        else:
-            yield part
+    _readers: ClassVar[dict[type[exp.Expr], Callable[[RowReader, exp.Expr], RowExpression]]] = {
+        exp.Paren: _inner,
+        exp.Column: _reference,
+        exp.And: _all_of,
+        exp.Or: _any_of,
+        exp.Not: _not,
+        exp.Between: _between,
+        exp.In: _among,
+        exp.Is: _is,
+        exp.Like: _like,
+        exp.Case: _case,
+        exp.If: _case,
+        **dict.fromkeys(_COMPARISONS, _comparison),
+        **dict.fromkeys((exp.Literal, exp.Boolean, exp.Neg, exp.Placeholder, exp.Cast), constant),
+    }
 
 
 def _number(node: exp.Literal) -> int | float:
@@ -449,7 +459,9 @@ def _number(node: exp.Literal) -> int | float:
             int(text) if text.isdigit() and text.isascii() and len(text) < _SHORT else float(text)
         )
     except ValueError:
-        refuse(f"{text[:40]!r} is not a number.", "Write numbers as 12, 0.5 or 1e3.", node=node)
+        raise refusal(
+            f"{text[:40]!r} is not a number.", "Write numbers as 12, 0.5 or 1e3.", node=node
+        ) from None
 
 
 _SHORT = 30

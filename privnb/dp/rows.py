@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from privnb.computation import Scalar
 from privnb.dp.bounding import DUCKDB_TYPES, quoted
@@ -98,7 +98,7 @@ class Constant:
     type: RowType
     value: bool | int | float | str
 
-    nullable = False
+    nullable: ClassVar[bool] = False
 
     def sql(self) -> str:
         """Write it for DuckDB, typed and quoted."""
@@ -122,7 +122,7 @@ class DatePart:
     part: str
     operand: ColumnRef
 
-    type: RowType = "integer"
+    type: ClassVar[RowType] = "integer"
 
     @property
     def nullable(self) -> bool:
@@ -145,7 +145,7 @@ class DatePart:
 
 @dataclass(frozen=True)
 class DateTrunc:
-    """A date or time cut to the start of its year, month, …"""
+    """A date or time cut to the start of its year, month and so on."""
 
     unit: str
     operand: ColumnRef
@@ -171,15 +171,20 @@ class DateTrunc:
         return
 
 
+class _Truth:
+    """What all conditions share: they are true, false or, with missing values, NULL."""
+
+    type: ClassVar[RowType] = "boolean"
+    domain: ClassVar[tuple[Scalar, ...]] = (False, True)
+
+
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(_Truth):
     """Two values of comparable types, compared."""
 
     operator: Literal["=", "<>", "<", "<=", ">", ">="]
     left: RowExpression
     right: RowExpression
-
-    type: RowType = "boolean"
 
     @property
     def nullable(self) -> bool:
@@ -190,20 +195,13 @@ class Comparison:
         """Write it for DuckDB."""
         return f"({self.left.sql()} {self.operator} {self.right.sql()})"
 
-    @property
-    def domain(self) -> tuple[Scalar, ...]:
-        """False and true."""
-        return (False, True)
-
 
 @dataclass(frozen=True)
-class Among:
+class Among(_Truth):
     """A value equal to one of some constants."""
 
     operand: RowExpression
     constants: tuple[Constant, ...]
-
-    type: RowType = "boolean"
 
     @property
     def nullable(self) -> bool:
@@ -215,59 +213,40 @@ class Among:
         listed = ", ".join(constant.sql() for constant in self.constants)
         return f"({self.operand.sql()} IN ({listed}))"
 
-    @property
-    def domain(self) -> tuple[Scalar, ...]:
-        """False and true."""
-        return (False, True)
-
 
 @dataclass(frozen=True)
-class IsNull:
+class IsNull(_Truth):
     """Whether a value is missing."""
 
     operand: RowExpression
 
-    type: RowType = "boolean"
-    nullable = False
+    nullable: ClassVar[bool] = False
 
     def sql(self) -> str:
         """Write it for DuckDB."""
         return f"({self.operand.sql()} IS NULL)"
 
-    @property
-    def domain(self) -> tuple[Scalar, ...]:
-        """False and true."""
-        return (False, True)
-
 
 @dataclass(frozen=True)
-class IsTruth:
+class IsTruth(_Truth):
     """Whether a condition is true, or is false; a missing value is neither."""
 
     operand: RowExpression
     value: bool
 
-    type: RowType = "boolean"
-    nullable = False
+    nullable: ClassVar[bool] = False
 
     def sql(self) -> str:
         """Write it for DuckDB."""
         return f"({self.operand.sql()} IS {'TRUE' if self.value else 'FALSE'})"
 
-    @property
-    def domain(self) -> tuple[Scalar, ...]:
-        """False and true."""
-        return (False, True)
-
 
 @dataclass(frozen=True)
-class Like:
+class Like(_Truth):
     """A text that matches a pattern of ``%`` and ``_``."""
 
     operand: RowExpression
     pattern: Constant
-
-    type: RowType = "boolean"
 
     @property
     def nullable(self) -> bool:
@@ -278,19 +257,12 @@ class Like:
         """Write it for DuckDB."""
         return f"({self.operand.sql()} LIKE {self.pattern.sql()})"
 
-    @property
-    def domain(self) -> tuple[Scalar, ...]:
-        """False and true."""
-        return (False, True)
-
 
 @dataclass(frozen=True)
-class Not:
+class Not(_Truth):
     """A condition turned round."""
 
     operand: RowExpression
-
-    type: RowType = "boolean"
 
     @property
     def nullable(self) -> bool:
@@ -301,19 +273,12 @@ class Not:
         """Write it for DuckDB."""
         return f"(NOT {self.operand.sql()})"
 
-    @property
-    def domain(self) -> tuple[Scalar, ...]:
-        """False and true."""
-        return (False, True)
-
 
 @dataclass(frozen=True)
-class AllOf:
+class AllOf(_Truth):
     """Conditions joined by AND."""
 
     operands: tuple[RowExpression, ...]
-
-    type: RowType = "boolean"
 
     @property
     def nullable(self) -> bool:
@@ -324,19 +289,12 @@ class AllOf:
         """Write it for DuckDB."""
         return "(" + " AND ".join(operand.sql() for operand in self.operands) + ")"
 
-    @property
-    def domain(self) -> tuple[Scalar, ...]:
-        """False and true."""
-        return (False, True)
-
 
 @dataclass(frozen=True)
-class AnyOf:
+class AnyOf(_Truth):
     """Conditions joined by OR."""
 
     operands: tuple[RowExpression, ...]
-
-    type: RowType = "boolean"
 
     @property
     def nullable(self) -> bool:
@@ -346,11 +304,6 @@ class AnyOf:
     def sql(self) -> str:
         """Write it for DuckDB."""
         return "(" + " OR ".join(operand.sql() for operand in self.operands) + ")"
-
-    @property
-    def domain(self) -> tuple[Scalar, ...]:
-        """False and true."""
-        return (False, True)
 
 
 @dataclass(frozen=True)
@@ -412,12 +365,9 @@ def normal_key(kind: RowType, value: object) -> Scalar:
     """
     if value is None:
         return None
-    if kind == "boolean":
-        return bool(value)
-    if kind == "integer":
-        return int(str(int(value))) if isinstance(value, (int, float)) else str(value)
-    if kind == "float":
-        return float(value) + 0.0 if isinstance(value, (int, float)) else str(value)
+    if isinstance(value, (int, float)) and kind in ("boolean", "integer", "float"):
+        # Adding 0 joins the two zeros, which the engine takes for one group.
+        return bool(value) if kind == "boolean" else value + (0 if kind == "integer" else 0.0)
     text = str(value)
     if kind in ("date", "timestamp"):
         reader: type[date] = date if kind == "date" else datetime

@@ -7,7 +7,8 @@ VAR and quantiles are computed from them after the noise.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import mul
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from privnb.dp.bounding import UNIT, FixedPoint, fixed_point, quoted, value_column
@@ -133,7 +134,7 @@ def vectors_for(aggregates: Iterable[Aggregate], reach: Reach) -> tuple[Vector, 
         elif kind == "squares" and column is not None:
             top = _largest_square(fixed_point(column))
             vector = replace(
-                vector, centre=top // 2, l2=worst_l2(lambda rows, t=top: (t - t // 2) * rows, reach)
+                vector, centre=top // 2, l2=worst_l2(partial(mul, top - top // 2), reach)
             )
         elif kind == "units":
             vector = replace(vector, l2=worst_l2(lambda _: 1, reach))
@@ -209,7 +210,7 @@ def _choose(  # noqa: PLR0913, PLR0917 - the key of a cache
     def best(limits: tuple[int, int] | None) -> tuple[float, int, float]:
         found = []
         for centre in sorted(grid, key=abs):
-            l2 = worst_l2(lambda rows, c=centre: _reached(rows, bounds, limits, c), reach)
+            l2 = worst_l2(partial(_reached, bounds, limits, centre), reach)
             # SUM adds the centre times the noisy count; AVG adds the centre alone.
             noise = l2 * l2 / weight
             if summed and centre:
@@ -225,7 +226,7 @@ def _choose(  # noqa: PLR0913, PLR0917 - the key of a cache
     return plain[1], None, plain[2]
 
 
-def _reached(rows: int, bounds: tuple[int, int], clamp: tuple[int, int] | None, centre: int) -> int:
+def _reached(bounds: tuple[int, int], clamp: tuple[int, int] | None, centre: int, rows: int) -> int:
     """Return the largest |sum - centre * rows| of so many values of one unit in one group."""
     low, high = bounds[0] * rows, bounds[1] * rows
     if clamp is not None:
@@ -234,7 +235,7 @@ def _reached(rows: int, bounds: tuple[int, int], clamp: tuple[int, int] | None, 
 
 
 def _largest_square(point: FixedPoint) -> int:
-    reach = -(-point.half_range // 2**point.square_preshift)
+    reach = -(-point.half_range // (1 << point.square_preshift))
     return (reach * reach) >> point.square_shift
 
 
@@ -253,7 +254,7 @@ def _slots(vector: Vector) -> tuple[Slot, ...]:
     if vector.kind == "squares":
         distance = f"({value} - {_integer(point.middle)})"
         if point.square_preshift:
-            distance = f"({distance} // {_integer(2**point.square_preshift)})"
+            distance = f"({distance} // {_integer(1 << point.square_preshift)})"
         square = f"(({distance} * {distance}) >> {point.square_shift})"
         return (_summed(f"q:{column.name}", square, count, vector),)
     width, bins = bins_of(point)
@@ -280,7 +281,8 @@ def _summed(name: str, value: str, count: str, vector: Vector) -> Slot:
     return Slot(
         f"CAST(COALESCE(SUM({value}), 0) - {centre} * {count} AS BIGINT)",
         ((name, f"CAST(SUM({value}) AS BIGINT)"), (counted, count)),
-        f"CAST(COALESCE(SUM({part}), 0) - {centre} * COALESCE(SUM({quoted(counted)}), 0) AS BIGINT)",
+        f"CAST(COALESCE(SUM({part}), 0)"
+        f" - {centre} * COALESCE(SUM({quoted(counted)}), 0) AS BIGINT)",
     )
 
 
