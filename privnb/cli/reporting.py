@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from privnb.errors import PrivnbError
-
-if TYPE_CHECKING:
-    import click
 
 __all__ = ["ReportingGroup"]
 
@@ -18,7 +15,7 @@ __all__ = ["ReportingGroup"]
 class ReportingGroup(TyperGroup):
     """Runs commands; a `PrivnbError` is written to stderr with its hint, and the status is 1."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
             return super().invoke(ctx)

@@ -110,11 +110,11 @@ def grant(  # noqa: PLR0913, PLR0917 - the options of a command
 
     A new grant replaces the old one for the same table and purpose; what was spent stays spent.
     """
-    from privnb.site.config import check_email  # noqa: PLC0415 - only when needed
+    from privnb.datasite.names import is_email  # noqa: PLC0415 - only when needed
     from privnb.site.grants import Grant, current_grant, record_grant  # noqa: PLC0415
 
     config = _config(directory)
-    if not check_email(email):
+    if not is_email(email):
         raise PrivnbError(f"{email!r} is not an email address.", hint="Check the spelling.")
     schema = _schema(config, table)
     if not withdraw and purpose not in schema.purposes:

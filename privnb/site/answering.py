@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
     from privnb.computation import Computation
     from privnb.datasite.ports import ArrivedJob
-    from privnb.dp.planner import Plan
+    from privnb.dp.plan import Plan
     from privnb.release import Answer
     from privnb.site.config import SiteConfig
     from privnb.site.engine import Engine
@@ -392,7 +392,7 @@ class Answering:
     def _decide(self, connection: sa.Connection, plan: Plan, charge: ledger.Charge) -> Decision:
         return decide(
             charge,
-            schema=plan.table,
+            schema=plan.schema,
             owner=self._config.owner,
             standing=ledger.standing(
                 connection,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from privnb.computation import Computation, Parameters, parse_epsilon
@@ -21,7 +21,7 @@ from privnb.site.ledger import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from privnb.dp.planner import Plan
+    from privnb.dp.plan import Plan
     from privnb.dp.schema import TableSchema
     from privnb.messages import Budget
     from privnb.site.config import SiteConfig
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "OpenTables", "Planner"]
 
 _DEFAULT_EPSILON = Decimal(1)
-_UP = Context(prec=3, rounding=ROUND_CEILING)
 
 
 class OpenTables(Protocol):
@@ -112,7 +111,7 @@ class Engine:
         """Say what a plan costs."""
         price = plan.price
         return Charge(
-            table=plan.table.name,
+            table=plan.schema.name,
             analyst=analyst,
             purpose=computation.purpose or "",
             request=request,
@@ -136,20 +135,18 @@ class Engine:
 
     def label(self, plan: Plan, budget: Budget) -> PrivacyLabel:
         """Describe a charged release."""
-        schema = plan.table
-        terms = self.terms[schema.name]
-        whole = _delta_words(terms.delta)
+        schema = plan.schema
         return PrivacyLabel(
             mechanism=plan.mechanism,
             epsilon=in_words(plan.price.epsilon),
-            delta=_delta_words(terms.conversion_delta + plan.price.delta),
+            delta=f"{schema.delta:g}",
             unit=_unit(schema),
             clamps=tuple(plan.clamps),
             budget=(
                 f"epsilon {budget.epsilon_left} of {budget.epsilon_granted} left "
                 f"for {budget.purpose}"
             ),
-            not_protected=_not_protected(schema, budget, whole),
+            not_protected=_not_protected(schema, budget),
         )
 
     def mock_label(self, plan: Plan) -> PrivacyLabel:
@@ -158,7 +155,7 @@ class Engine:
             mechanism=plan.mechanism,
             epsilon="0",
             delta="0",
-            unit=_unit(plan.table),
+            unit=_unit(plan.schema),
             clamps=tuple(plan.clamps),
             budget="nothing was spent",
             not_protected=("The rows are made up from the schema alone: nothing here is real.",),
@@ -174,9 +171,9 @@ def _unit(schema: TableSchema) -> str:
     return f"one {schema.unit_name} (all their rows in {schema.name})"
 
 
-def _not_protected(schema: TableSchema, budget: Budget, delta: str) -> tuple[str, ...]:
+def _not_protected(schema: TableSchema, budget: Budget) -> tuple[str, ...]:
     unit, table = schema.unit_name, schema.name
-    spent = f"epsilon {budget.epsilon_spent} at delta {delta} under this grant"
+    spent = f"epsilon {budget.epsilon_spent} at delta {schema.delta:g} under this grant"
     return (
         f"Releases add up: together they reveal what the budget shows as spent ({spent}).",
         "Releases of other analysts from this table add to yours, if you put them together.",
@@ -185,13 +182,3 @@ def _not_protected(schema: TableSchema, budget: Budget, delta: str) -> tuple[str
         f"No claim of anonymity: bounded is what the answer adds to what is known of a {unit}.",
         "Nothing is promised about how long the answer took.",
     )
-
-
-def _delta_words(delta: float) -> str:
-    """Write a delta with three digits, rounded up.
-
-    >>> _delta_words(1e-6), _delta_words(5.1e-7)
-    ('1e-6', '5.1e-7')
-    """
-    digits, _, exponent = f"{_UP.create_decimal(repr(delta)).normalize():e}".partition("e")
-    return f"{digits}e{int(exponent)}"

@@ -32,6 +32,8 @@ def read_submission(job: ArrivedJob) -> Submission:
     computation has one, and that the readable copy of the source is the source, byte for byte:
     what a person reads in the job is what runs.
     """
+    if not is_request_name(job.name):
+        raise BadMessage("A request is named by 32 hexadecimal digits.")
     data = job.files.get(SUBMISSION_FILE)
     if data is None:
         raise BadMessage(f"The request has no file {SUBMISSION_FILE}.")

@@ -3,7 +3,7 @@
 Losses are counted in zCDP (Bun and Steinke 2016): rho adds up over adaptively chosen releases of
 the same table, by whomever. A table's delta is split in two halves: one converts rho to the epsilon
 that people read, the other bounds the sum of what single releases spend on hiding rare groups.
-Charges are rounded up and caps down, so that rounding never favours a release.
+Charges are rounded up, and caps down, so that rounding never favours a release.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ __all__ = [
     "units_up",
 ]
 
-RHO_UNIT = Fraction(1, 10**15)
-"""The grain in which rho is counted."""
-DELTA_UNIT = Fraction(1, 10**18)
-"""The grain in which delta is counted."""
+RHO_UNIT = accounting.RHO_GRAIN
+"""The unit in which rho is counted."""
+DELTA_UNIT = accounting.DELTA_GRAIN
+"""The unit in which delta is counted."""
 
 _SHOWN = Decimal("0.0001")
 
@@ -69,13 +69,10 @@ def units_up(value: float, unit: Fraction) -> int:
     return math.ceil(Fraction(value) / unit)
 
 
-def _units_down(value: float, unit: Fraction) -> int:
-    return math.floor(Fraction(value) / unit)
-
-
 @functools.lru_cache(maxsize=4096)
 def _rho_cap(epsilon: Decimal, delta: float) -> int:
-    return _units_down(accounting.rho_for(epsilon, delta), RHO_UNIT)
+    # rho_for has rounded down to whole units already; their float is at most a hair below them.
+    return units_up(accounting.rho_for(epsilon, delta), RHO_UNIT)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -131,7 +128,8 @@ class Terms:
     @property
     def delta_cap(self) -> int:
         """What all releases together may spend on hiding rare groups, in delta units."""
-        return _units_down(self.delta / 2, DELTA_UNIT)
+        # The delta is the decimal that the owner wrote, not the float next to it.
+        return math.floor(Fraction(repr(self.delta)) / 2 / DELTA_UNIT)
 
 
 def terms_of(config: SiteConfig) -> dict[str, Terms]:

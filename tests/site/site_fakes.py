@@ -72,7 +72,7 @@ class FakeTables:
 class FakePlan:
     """Costs what was offered, and adds noise that never repeats."""
 
-    table: TableSchema
+    schema: TableSchema
     sql: str
     price: accounting.Price
     mechanism: str = "discrete Gaussian noise"
@@ -80,7 +80,7 @@ class FakePlan:
 
     def estimate(self) -> Estimate:
         return Estimate(
-            table=self.table.name,
+            table=self.schema.name,
             epsilon=str(self.price.epsilon),
             delta="1e-06",
             lines=(EstimateLine(name="n", half_width=12.0),),
@@ -100,10 +100,10 @@ def fake_planner(sql, *, tables, parameters, epsilon):
     if not sql.startswith("SELECT"):
         raise QueryRefused("Only one SELECT is accepted.", code="E_NOT_SELECT")
     table = tables["visits"]
-    rho = accounting.rho_for(epsilon, accounting.conversion_delta(table)) * (1 - 1e-9)
+    rho = accounting.rho_for(epsilon, accounting.conversion_delta(table))
     delta = accounting.threshold_delta(table) if "RARE" in sql else 0.0
     return FakePlan(
-        table=table, sql=sql, price=accounting.Price(rho=rho, delta=delta, epsilon=epsilon)
+        schema=table, sql=sql, price=accounting.Price(rho=rho, delta=delta, epsilon=epsilon)
     )
 
 

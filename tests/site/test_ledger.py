@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from site_fakes import SCHEMA
 
 from privnb.dp import accounting
 from privnb.errors import AccessRefused, BudgetExceeded
@@ -30,7 +31,7 @@ TERMS = ledger.Terms(table="visits", total_epsilon=Decimal(5), delta=1e-6)
 
 
 def price(epsilon: str) -> int:
-    return ledger.units_up(accounting.rho_for(Decimal(epsilon), 5e-7) * (1 - 1e-9), ledger.RHO_UNIT)
+    return ledger.units_up(accounting.rho_for(Decimal(epsilon), 5e-7), ledger.RHO_UNIT)
 
 
 def charge(  # noqa: PLR0913 - a charge has many parts
@@ -78,7 +79,7 @@ def test_a_grant_pays_for_one_release_of_the_same_epsilon(database):
     after = reserve(database, charge(epsilon="1"))
     assert after is not None
     assert after == standing(database)
-    assert after.epsilon_left < Decimal("0.001")
+    assert after.epsilon_left == 0
     with pytest.raises(BudgetExceeded):
         reserve(database, charge(epsilon="0.01"))
 
@@ -140,11 +141,11 @@ def test_the_same_analyst_pays_from_the_grant_of_the_purpose(database):
 
 def test_the_deltas_of_single_releases_never_sum_above_half_the_tables(database):
     give(database, "4")
-    tenth = ledger.units_up(TERMS.delta / 2 / 10 * (1 - 1e-9), ledger.DELTA_UNIT)
-    for _ in range(10):
-        reserve(database, charge(rho=1, delta=tenth))
+    each = ledger.units_up(accounting.threshold_delta(SCHEMA), ledger.DELTA_UNIT)
+    for _ in range(100):
+        reserve(database, charge(rho=1, delta=each))
     with pytest.raises(BudgetExceeded):
-        reserve(database, charge(rho=1, delta=tenth))
+        reserve(database, charge(rho=1, delta=1))
     assert reserve(database, charge(rho=1, delta=0)) is not None
 
 
@@ -183,11 +184,21 @@ def test_a_loss_that_is_no_number_cannot_be_counted(value):
         ledger.units_up(value, ledger.RHO_UNIT)
 
 
-def test_charges_are_rounded_up_and_caps_down():
+def test_charges_are_rounded_up():
     assert ledger.units_up(1e-16, ledger.RHO_UNIT) == 1
     assert ledger.units_up(0.1, ledger.RHO_UNIT) * ledger.RHO_UNIT >= Fraction(0.1)
-    cap = TERMS.rho_cap * ledger.RHO_UNIT
-    assert cap <= Fraction(accounting.rho_for(Decimal(5), 5e-7))
+
+
+@pytest.mark.parametrize("epsilon", ["0.0001", "0.01", "1", "3.7", "20"])
+@pytest.mark.parametrize("delta", [1e-4, 1e-6, 1e-9])
+def test_any_grant_pays_for_exactly_what_it_says_and_never_for_more(epsilon, delta):
+    terms = ledger.Terms(table="visits", total_epsilon=Decimal(epsilon), delta=delta)
+    rho = accounting.rho_for(Decimal(epsilon), delta / 2)
+    assert ledger.units_up(rho, ledger.RHO_UNIT) == terms.rho_cap
+    capped = float(terms.rho_cap * ledger.RHO_UNIT)
+    assert accounting.epsilon_for(capped, delta / 2) <= Decimal(epsilon)
+    full = ledger.TableStanding(terms=terms, rho_spent=0, delta_spent=0)
+    assert full.epsilon_left == Decimal(epsilon)
 
 
 def test_the_database_itself_refuses_to_lower_or_forget_a_charge(database):
@@ -219,7 +230,7 @@ def test_three_processes_together_never_exceed_a_cap(database, tmp_path):
     (tmp_path / "go").touch()
     assert [worker.wait(60) for worker in workers] == [0, 0, 0]
     ana, bo = standing(database, analyst="ana"), standing(database, analyst="bo")
-    cap = Fraction(accounting.rho_for(Decimal(2), 5e-7)) / ledger.RHO_UNIT
+    cap = price("2")
     assert ana.rho_spent <= cap < ana.rho_spent + price("0.2")
     assert ana.table.rho_spent == ana.rho_spent + bo.rho_spent <= TERMS.rho_cap
     assert bo.rho_spent > 0
@@ -262,9 +273,8 @@ class LedgerRules(RuleBasedStateMachine):
             analyst=analyst, table="visits", purpose=purpose, epsilon=Decimal(epsilon),
             until=until, withdrawn=withdrawn,
         )  # fmt: skip
-        cap = Fraction(accounting.rho_for(Decimal(epsilon), 5e-7)) / ledger.RHO_UNIT
         key = (analyst, purpose)
-        self.highest[key] = max(self.highest.get(key, 0), int(cap))
+        self.highest[key] = max(self.highest.get(key, 0), price(epsilon))
 
     @rule(
         analyst=analysts,
@@ -286,11 +296,10 @@ class LedgerRules(RuleBasedStateMachine):
         except BudgetExceeded:
             assert valid
             spent = self.spent(analyst, purpose)
-            cap = Fraction(accounting.rho_for(grant.epsilon, 5e-7)) / ledger.RHO_UNIT
             all_rho = sum(each.rho for each in self.paid.values())
             all_delta = sum(each.delta for each in self.paid.values())
             assert (
-                spent + rho > int(cap)
+                spent + rho > price(grant.epsilon)
                 or all_rho + rho > self.terms.rho_cap
                 or all_delta + delta > self.terms.delta_cap
             )
