@@ -94,7 +94,7 @@ description = "Age that year; nobody was older than 65."
 from = "xage"
 cuts = [6, 18, 40]
 labels = ["under 6", "6-17", "18-39", "40 and over"]
-missing = "unknown"
+nullable = false
 
 [tables.visits.columns.health]
 type = "string"
@@ -140,43 +140,43 @@ description = "Index of chronic diseases at the beginning."
 [tables.visits.columns.mdvis]
 type = "integer"
 nullable = false
-bounds = [0, 30]
-unit_bounds = [0, 32]
+bounds = [0, 11]
+unit_bounds = [0, 28]
 description = "Visits to a physician that year."
 
 [tables.visits.columns.totadm]
 type = "integer"
 nullable = false
-bounds = [0, 4]
-unit_bounds = [0, 4]
+bounds = [0, 3]
+unit_bounds = [0, 3]
 description = "Admissions to a hospital that year."
 
 [tables.visits.columns.meddol]
 type = "float"
 nullable = false
-bounds = [0, 3_000]
-unit_bounds = [0, 3_000]
+bounds = [0, 2_000]
+unit_bounds = [0, 4_000]
 description = "Medical expenses that year, in dollars of the time; no dental or mental care."
 
 [tables.visits.columns.outpdol]
 type = "float"
 nullable = false
-bounds = [0, 400]
+bounds = [0, 300]
 unit_bounds = [0, 800]
 description = "Outpatient expenses that year, in dollars."
 
 [tables.visits.columns.drugdol]
 type = "float"
 nullable = false
-bounds = [0, 150]
-unit_bounds = [0, 300]
+bounds = [0, 100]
+unit_bounds = [0, 400]
 description = "Expenses for drugs that year, in dollars."
 
 [tables.visits.columns.inpdol]
 type = "float"
 nullable = false
 bounds = [0, 2_500]
-unit_bounds = [0, 2_500]
+unit_bounds = [0, 3_000]
 description = "Inpatient expenses that year, in dollars."
 """
 

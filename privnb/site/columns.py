@@ -53,7 +53,7 @@ def read_column(section: Section, name: str, *, is_unit: bool) -> DeclaredColumn
         origins = (section.text("from", hint="Name the source's column.", default=name),)
     else:
         origins = tuple(sorted(bins.sources))
-        nullable = isinstance(bins, CutBins) and bins.missing is None
+        nullable = nullable and isinstance(bins, CutBins) and bins.missing is None
     section.finish()
     if is_unit:
         _check_unit(section, name, kind, bins)

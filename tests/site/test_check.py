@@ -90,8 +90,8 @@ def test_everything_the_schema_does_not_foresee_is_counted(site):
             f"note {rows}: 1 of 2 units have more than 2 rows; 1 rows are left out.",
             f"error {year}: Column 'year' is declared not nullable, but 1 values are missing.",
             (
-                f"warning {values}: 1 rows have a value of 'year' that is not listed; groups over the"
-                " listed values leave them out."
+                f"warning {values}: 1 rows have a value of 'year' that is not listed; groups over"
+                " the listed values leave them out."
             ),
             (
                 f"warning {bounds}: 1 values of 'cost' (16.7%) are below the bounds and will be"
@@ -102,8 +102,8 @@ def test_everything_the_schema_does_not_foresee_is_counted(site):
                 " clamped."
             ),
             (
-                f"note {totals}: The total of 'cost' over all rows of a unit is clamped for 1 units,"
-                " unless groups split it."
+                f"note {totals}: The total of 'cost' over all rows of a unit is clamped for 1"
+                " units, unless groups split it."
             ),
         ]
     )
