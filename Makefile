@@ -45,7 +45,7 @@ check: .venv/test
 	$(BIN)/python -m pytest --quiet tests/test_rooms.py
 
 bench: .venv/test
-	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in tests/benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv .demo
