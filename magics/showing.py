@@ -37,9 +37,11 @@ def show_frame(caption: str, frame: DataFrame, *, merge_sites: bool = False) -> 
     rows = [[_words(cell) for cell in row] for row in frame.itertuples(index=False)]
     if merge_sites:
         rows = _merged(rows)
-        if len({row[0] for row in rows}) == 1:  # all alike: said once
-            caption, columns = f"{caption} · {rows[0][0]}", columns[1:]
-            rows = [row[1:] for row in rows]
+        everywhere = ", ".join(dict.fromkeys(str(site) for site in frame.iloc[:, 0]))
+        caption = f"{caption} · {everywhere}"
+        rows = [["all" if row[0] == everywhere else row[0], *row[1:]] for row in rows]
+        # what a row is about comes first; where it holds, last
+        columns, rows = [*columns[1:], columns[0]], [[*row[1:], row[0]] for row in rows]
     filled = [i for i, _ in enumerate(columns) if any(row[i] for row in rows)] if rows else []
     columns = [columns[i] for i in filled] or columns
     rows = [[row[i] for i in filled] for row in rows]

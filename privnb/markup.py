@@ -39,11 +39,11 @@ CARD = (
     "margin:2px 0;color:var(--jp-ui-font-color1,inherit)"
 )
 
-_SHORT = 30
+_SHORT = 16
 """Characters up to which a cell is never broken into lines."""
 
 _CELL = "padding:5px 12px;text-align:left;vertical-align:top;white-space:normal"
-_HEAD = f"{_CELL};font-weight:600;white-space:nowrap;{MUTED};border-bottom:1px solid {LINE}"
+_HEAD = f"{_CELL};font-weight:600;{MUTED};border-bottom:1px solid {LINE}"
 _TABLE = "border-collapse:collapse;margin:0;width:auto;font-variant-numeric:tabular-nums"
 _CAPTION = "caption-side:top;text-align:left;padding:2px 12px 6px;font-weight:600;color:inherit"
 

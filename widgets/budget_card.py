@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["budgets_html", "budgets_text", "share_left"]
 
-_BUDGET_CAPTION = "Privacy budget (epsilon)"
-_BUDGET_COLUMNS = ("site", "table", "purpose", "granted", "spent", "left", "until", "releases")
+_CAPTION = "Privacy budget (epsilon)"
+_COLUMNS = ("site", "table", "purpose", "granted", "spent", "left", "until", "releases")
+_HEADINGS = ("site", "table, purpose", "granted", "spent", "left", "until", "releases")
+_SMALL = f"font-size:12px;{MUTED}"
+_MEANING = (
+    "left: the largest epsilon that one more question may cost. "
+    "Several questions cost less together than the sum of their epsilons."
+)
 _LOW = 0.2
 """Below this share of the grant, a meter says so."""
 
@@ -44,8 +50,7 @@ def budgets_html(
     rows = [
         (
             site,
-            budget.table,
-            budget.purpose,
+            Html(tag("div", budget.table) + tag("div", budget.purpose, style=_SMALL)),
             budget.epsilon_granted,
             budget.epsilon_spent,
             _meter(budget, site, before),
@@ -62,9 +67,10 @@ def budgets_html(
     return tag(
         "section",
         tag("style", Html(_MOVE)) if before else "",
-        table(_BUDGET_CAPTION, _BUDGET_COLUMNS, rows, numeric=(3, 4)) if rows else empty,
+        table(_CAPTION, _HEADINGS, rows, numeric=(2, 3)) if rows else empty,
+        tag("div", _MEANING, style=f"padding:8px 12px 0;{_SMALL}") if rows else "",
         class_="pn-budget",
-        aria_label=_BUDGET_CAPTION,
+        aria_label=_CAPTION,
         style=f"{CARD};padding:8px 2px 8px",
     )
 
@@ -86,7 +92,7 @@ def budgets_text(budgets: Sequence[tuple[str, Budget]]) -> str:
     ]
     if not rows:
         return "No site has granted a budget yet. %privnb sites shows whom to ask."
-    return f"{_BUDGET_CAPTION}\n{plain_table(_BUDGET_COLUMNS, rows)}"
+    return f"{_CAPTION}\n{plain_table(_COLUMNS, rows)}\n{_MEANING}"
 
 
 def share_left(budget: Budget) -> float:

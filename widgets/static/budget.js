@@ -2,6 +2,8 @@
 // text, never as HTML.
 
 const LOW = 0.2;
+const MEANING = "left: the largest epsilon that one more question may cost. " +
+  "Several questions cost less together than the sum of their epsilons.";
 
 /** Make an element with text, attributes and children. */
 function make(name, { text, ...attributes } = {}, ...children) {
@@ -48,7 +50,7 @@ function render({ model, el }) {
   const shares = new Map();
   const body = make("tbody");
   const head = make("tr");
-  for (const text of ["site", "table", "purpose", "granted", "spent", "left", "until", "releases"]) {
+  for (const text of ["site", "table, purpose", "granted", "spent", "left", "until", "releases"]) {
     head.append(make("th", { scope: "col", text }));
   }
   const button = make("button", { type: "button", text: "Ask the sites again" });
@@ -56,6 +58,7 @@ function render({ model, el }) {
   const card = make("section", { class: "pn-budget", "aria-label": "Privacy budget" },
     make("table", {}, make("caption", { text: "Privacy budget (epsilon)" }),
       make("thead", {}, head), body),
+    make("div", { class: "pn-small pn-foot", text: MEANING }),
     make("div", { class: "pn-foot" }, button, status));
   el.append(card);
 
@@ -69,8 +72,8 @@ function render({ model, el }) {
       past.dataset.key = id;
       body.append(make("tr", {},
         make("th", { scope: "row", text: grant.site }),
-        make("td", { text: grant.table }),
-        make("td", { text: grant.purpose }),
+        make("td", {}, make("div", { text: grant.table }),
+          make("div", { class: "pn-small", text: grant.purpose })),
         make("td", { class: "pn-number", text: grant.granted }),
         make("td", { class: "pn-number", text: grant.spent }),
         cell,

@@ -1,0 +1,187 @@
+"""What is shown, and that nothing a site sends can do more than be read."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privnb.errors import BudgetExceeded
+from privnb.markup import Html, clean, plain_table, table, tag
+from privnb.release import (
+    Answer,
+    AnswerColumn,
+    Estimate,
+    EstimateLine,
+    Estimates,
+    PrivacyLabel,
+    Release,
+    SiteRelease,
+)
+from privnb.rendering import (
+    aggregate_text,
+    estimates_html,
+    estimates_text,
+    label_text,
+    release_html,
+    release_text,
+)
+
+HOSTILE = '<script>alert(1)</script>"onmouseover="x\u202e\x1b[2J'
+
+
+class Elements(HTMLParser):
+    """The names and attributes of all elements, and the text between them."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.names, self.attributes, self.text = [], [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def label(**changes):
+    values = {
+        "mechanism": "discrete Gaussian noise",
+        "epsilon": "1",
+        "delta": "1e-06",
+        "unit": "one person (all their rows in visits)",
+        "clamps": ("mdvis to 0…30",),
+        "budget": "epsilon 3 of 4 left for research",
+        "not_protected": ("facts about groups",),
+    }
+    return PrivacyLabel(**values | changes)
+
+
+def part(site, *, text="free care", **changes):
+    answer = Answer(
+        columns=(
+            AnswerColumn(name="plan", role="key"),
+            AnswerColumn(name="visits", role="aggregate"),
+        ),
+        rows=((text, 2.8412), (None, None)),
+        half_widths=((None, 0.317), (None, None)),
+        notes=("One group is too small to say anything.",),
+    )
+    return SiteRelease(site=site, answer=answer, label=label(**changes))
+
+
+def release(*parts, problems=None):
+    return Release(request="ab" * 16, digest="cd" * 32, parts=parts, problems=problems or {})
+
+
+@pytest.mark.parametrize("render", [release_html, release_text])
+def test_a_release_shows_values_errors_notes_and_every_line_of_its_label(render):
+    shown = Elements(render(release(part("northside")))).text
+    for words in (
+        *("northside", "free care", "2.84 ± 0.32", "(none)", "—", "too small to say anything"),
+        *("discrete Gaussian noise", "epsilon 1, delta 1e-06", "one person", "mdvis to 0…30"),
+        *("epsilon 3 of 4 left", "facts about groups", "cdcdcdcdcdcdcdcd"),
+    ):
+        assert words in shown
+
+
+def test_what_sites_agree_on_is_said_once_and_what_differs_by_name():
+    two = release(part("northside"), part("riverside", budget="epsilon 2 of 4 left"))
+    lines = label_text(two)
+    assert lines.count("discrete Gaussian noise") == 1
+    assert "northside: epsilon 3 of 4 left for research" in lines
+    assert "riverside: epsilon 2 of 4 left" in lines
+
+
+@pytest.mark.parametrize("render", [release_html, release_text])
+def test_a_mock_answer_cannot_be_taken_for_a_real_one(render):
+    shown = render(release(part("northside", mock=True)))
+    assert "MOCK" in shown
+    assert "Budget left" not in shown
+
+
+@pytest.mark.parametrize("render", [release_html, release_text])
+def test_a_site_that_refused_is_shown_beside_the_others(render):
+    problem = BudgetExceeded("Too much is asked.", hint="Ask for less.")
+    shown = render(release(part("northside"), problems={"riverside": problem}))
+    assert "Nothing from riverside: " in Elements(shown).text
+    assert "Too much is asked." in shown
+
+
+def test_a_hostile_site_only_adds_text():
+    hostile = release(part(HOSTILE, text=HOSTILE, mechanism=HOSTILE, budget=HOSTILE))
+    honest = Elements(release_html(release(part("northside"))))
+    shown = Elements(release_html(hostile))
+    assert shown.names == honest.names
+    assert shown.attributes == honest.attributes
+    assert "<script>alert(1)</script>" in shown.text
+    for text in (release_html(hostile), release_text(hostile)):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+
+
+@given(st.text())
+def test_no_text_gets_out_of_an_element(text):
+    shown = Elements(tag("td", text, title=text))
+    assert shown.names == ["td"]
+    assert shown.attributes == ["title"]
+    assert clean(text).isprintable() or "\n" in text
+
+
+def test_html_is_not_escaped_twice():
+    assert tag("p", tag("b", "a & b")) == "<p><b>a &amp; b</b></p>"
+    assert isinstance(tag("p"), Html)
+
+
+def test_tables_have_a_caption_and_scoped_headers():
+    html = table("Sites", ["site", "left"], [["northside", "3"]])
+    assert "<caption" in html
+    assert html.count('scope="col"') == 2
+    assert html.count('scope="row"') == 1
+
+
+def test_plain_tables_keep_columns_below_each_other_for_wide_letters():
+    lines = plain_table(["a", "b"], [["東京", "x"], ["lake", "y"]]).splitlines()
+    assert lines[2] == "東京  x"
+    assert lines[3] == "lake  y"
+
+
+@pytest.mark.parametrize(
+    ("value", "half_width", "shown"),
+    [
+        (1204, 29.4, ("1,204", "± 29")),
+        (-0.00312, 0.00041, ("-0.00312", "± 0.00041")),
+        (1.5e9, 3.2e6, ("1,500,000,000", "± 3,200,000")),
+        (12, None, ("12", "")),
+        (12.0, float("inf"), ("12", "")),
+        (5, 0.0, ("5", "")),
+        (None, 3.0, ("—", "")),
+        (True, None, ("true", "")),
+    ],
+)
+def test_numbers_keep_the_digits_their_error_leaves_meaningful(value, half_width, shown):
+    assert aggregate_text(value, half_width) == shown
+
+
+@pytest.mark.parametrize("render", [estimates_html, estimates_text])
+def test_an_estimate_shows_price_error_and_whether_it_can_be_paid(render):
+    lines = (
+        EstimateLine(name="people", half_width=41.2, note="in every group"),
+        EstimateLine(name="median", half_width=None),
+    )
+    estimate = Estimate(
+        table="visits",
+        epsilon="1",
+        delta="1e-06",
+        lines=lines,
+        mechanism="discrete Gaussian noise",
+        affordable=False,
+    )
+    shown = Elements(render(Estimates(by_site={"northside": estimate}))).text
+    for words in ("northside", "epsilon 1, delta 1e-06", "± 41", "in every group", "MORE THAN"):
+        assert words in shown
+    assert "depends on the data" in shown
