@@ -1,0 +1,269 @@
+"""The claim every charge rests on: one unit moves each vector by at most what the plan says."""
+
+import datetime as dt
+import itertools
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from privnb.dp.rows import normal_key
+from privnb.dp.sensitivity import Reach, root_up, worst_l2
+
+AGGREGATES = [
+    "COUNT(*)",
+    "COUNT(dollars)",
+    "COUNT(visits)",
+    "COUNT(DISTINCT person)",
+    "SUM(visits)",
+    "SUM(dollars)",
+    "AVG(visits)",
+    "AVG(dollars)",
+    "VAR_POP(visits)",
+    "STDDEV(dollars)",
+    "MEDIAN(visits)",
+    "QUANTILE_CONT(dollars, 0.9)",
+]
+KEYS = [
+    "plan",
+    "year",
+    "city",
+    "female",
+    "born",
+    "EXTRACT(month FROM born)",
+    "EXTRACT(year FROM seen)",
+    "DATE_TRUNC('month', seen)",
+    "CASE WHEN visits > 3 THEN 'many' WHEN visits IS NULL THEN 'none' ELSE 'few' END",
+    "CASE year WHEN 1 THEN 'first' END",
+    "visits > 2",
+]
+FILTERS = [
+    "visits > 1",
+    "NOT female",
+    "dollars BETWEEN -5 AND 50.5",
+    "city LIKE 'a%'",
+    "city IN ('a', 'b', 'ab') OR year = 2",
+    "born >= '2020-01-01'",
+    "seen < TIMESTAMP '2021-01-01 00:00:00'",
+    "dollars IS NULL",
+    "score <= 0.5 AND plan <> 'free'",
+    "year IS NOT NULL AND (visits = 0 OR visits >= 10)",
+]
+DATES = [
+    None,
+    "0044-03-15 (BC)",
+    "infinity",
+    "2019-12-31",
+    "2020-02-29",
+    "2021-06-01",
+    "99999-01-01",
+]
+FLOATS = [None, math.nan, math.inf, -math.inf, -1e300, -10.0, -0.0, 0.0, 0.3, 99.99, 100.0, 1e300]
+
+row_values = st.tuples(
+    st.sampled_from(["free", "free", "paid", "gone"]),
+    st.sampled_from([None, 1, 2, 3, 9]),
+    st.sampled_from([None, "a", "ab", "c", "😀"]),
+    st.sampled_from([0, 0, 1, 2, 3, 25, 26, 1000, -5]),
+    st.sampled_from(FLOATS),
+    st.sampled_from(DATES),
+    st.sampled_from(DATES),
+    st.booleans(),
+    st.sampled_from(FLOATS),
+)
+
+
+@st.composite
+def queries(draw):
+    keys = draw(st.lists(st.sampled_from(KEYS), max_size=2, unique=True))
+    aggregates = draw(st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=4, unique=True))
+    filters = draw(st.lists(st.sampled_from(FILTERS), max_size=2, unique=True))
+    names = [f"{key} AS g{place}" for place, key in enumerate(keys)]
+    names += [f"{aggregate} AS a{place}" for place, aggregate in enumerate(aggregates)]
+    sql = f"SELECT {', '.join(names)} FROM visits"
+    if filters:
+        sql += " WHERE " + draw(st.sampled_from([" AND ", " OR "])).join(f"({f})" for f in filters)
+    if keys:
+        sql += f" GROUP BY {', '.join(f'g{place}' for place in range(len(keys)))}"
+    return sql
+
+
+@st.composite
+def neighbours(draw):
+    """Rows of a few units, and rows of one more."""
+    others = draw(st.lists(st.tuples(st.sampled_from("ABC"), row_values), max_size=8))
+    unit = draw(st.lists(row_values, min_size=1, max_size=7))
+    return [(person, *row) for person, row in others], [("X", *row) for row in unit]
+
+
+schemas = st.fixed_dictionaries(
+    {
+        "max_rows_per_unit": st.integers(min_value=1, max_value=5),
+        "unique_keys": st.sampled_from([(), (("person", "year"),), (("person", "plan", "city"),)]),
+    }
+)
+
+
+def groups_of(query, rows):
+    width = len(query.keys)
+    return {
+        tuple(normal_key(k.type, v) for k, v in zip(query.keys, row[:width], strict=True)): row[
+            width:
+        ]
+        for row in rows
+    }
+
+
+def differences(query, with_unit, without):
+    """For each vector, the change in every group and slot."""
+    before, after = groups_of(query, without), groups_of(query, with_unit)
+    if query.groups is not None:
+        # Groups that the plan does not know are never released.
+        before, after = (
+            {key: row for key, row in found.items() if key in query.groups}
+            for found in (before, after)
+        )
+    start, changes = 0, {}
+    for vector in query.vectors:
+        end = start + vector.width
+        zero = (0,) * 10_000
+        changes[vector] = {
+            key: [
+                a - b
+                for a, b in zip(
+                    after.get(key, zero)[start:end], before.get(key, zero)[start:end], strict=True
+                )
+            ]
+            for key in before.keys() | after.keys()
+        }
+        start = end
+    return changes
+
+
+def check_claims(query, changes):
+    for vector, by_group in changes.items():
+        moved = [change for group in by_group.values() for change in group]
+        assert all(isinstance(change, int) for change in moved)
+        assert sum(change * change for change in moved) <= vector.l2**2 * (1 + 1e-12)
+    if query.gate is not None:
+        limits = query._gate_reach(query.gate)
+        moved = [abs(change) for group in changes[query.gate].values() for change in group]
+        assert sum(change > 0 for change in moved) <= limits["groups"]
+        assert max(moved, default=0) <= limits["largest"]
+        assert sum(change**2 for change in moved) <= limits["l2"] ** 2
+
+
+@settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(sql=queries(), rows=neighbours(), changes=schemas)
+def test_one_unit_moves_every_vector_by_at_most_its_claimed_sensitivity(
+    sql, rows, changes, planned, schema_with, database
+):
+    schema = schema_with(**changes)
+    query = planned(sql, schema)
+    others, unit = rows
+    with_unit, without = database(others + unit, schema), database(others, schema)
+    try:
+        check_claims(query, differences(query, with_unit.run(query), without.run(query)))
+        # Whatever the data, the answer has the columns asked for, and no NaN or infinity.
+        answer = query.release(with_unit.run(query))
+        for row in answer.rows + answer.half_widths:
+            assert all(not isinstance(v, float) or math.isfinite(v) for v in row)
+            assert not any(isinstance(v, (dt.date, dt.datetime)) for v in row)
+    finally:
+        with_unit.close()
+        without.close()
+
+
+def worst(**values):
+    """Give a row that is extreme in every way, but for what is told."""
+    row = {
+        "plan": "free",
+        "year": 1,
+        "city": "a",
+        "visits": 25,
+        "dollars": 100.0,
+        "born": "2020-01-01",
+        "seen": "2020-01-01",
+        "female": True,
+        "score": 0.0,
+    } | values
+    return ("X", *row.values())
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows", "claimed"),
+    [
+        ("SELECT COUNT(*) FROM visits", [worst()] * 9, 3),
+        ("SELECT city, COUNT(*) FROM visits GROUP BY city", [worst()] * 9, 3),
+        ("SELECT COUNT(DISTINCT person) FROM visits", [worst()] * 9, 1),
+        (
+            "SELECT city, COUNT(DISTINCT person) FROM visits GROUP BY city",
+            [worst(city=c) for c in "abc"],
+            math.sqrt(3),
+        ),
+        ("SELECT SUM(visits) FROM visits", [worst()] * 9, 60),  # clamped to 30, stored in halves
+        ("SELECT VAR_POP(visits) s, SUM(visits) FROM visits", [worst()] * 9, None),
+        ("SELECT MEDIAN(visits) FROM visits", [worst()] * 9, 3),
+    ],
+)
+def test_the_claims_are_tight(sql, rows, claimed, planned, database, schema):
+    query = planned(sql)
+    changes = differences(query, database(rows).run(query), database([]).run(query))
+    for vector, by_group in changes.items():
+        moved = math.sqrt(sum(c * c for group in by_group.values() for c in group))
+        assert moved <= vector.l2
+        assert moved >= vector.l2 * 0.95
+        if claimed is not None:
+            assert math.isclose(vector.l2, claimed)
+
+
+def test_a_unique_key_in_the_grouping_lowers_the_sensitivity(planned, schema_with):
+    sql = "SELECT year, city, COUNT(*) FROM visits GROUP BY year, city"
+    unique = schema_with(unique_keys=(("person", "year"),))
+    assert math.isclose(planned(sql, unique).vectors[0].l2, math.sqrt(3))
+    assert planned(sql).vectors[0].l2 == 3
+    by_half = "SELECT year > 1 AS late, COUNT(*) FROM visits GROUP BY late"
+    assert planned(by_half, unique).vectors[0].l2 == 3
+
+
+def splits(rows, per_group, groups):
+    """All ways to put at most so many rows into at most so many groups."""
+    sizes = range(per_group + 1)
+    return (p for p in itertools.product(sizes, repeat=groups) if sum(p) <= rows)
+
+
+@given(
+    rows=st.integers(min_value=1, max_value=5),
+    groups=st.integers(min_value=1, max_value=5),
+    unique=st.booleans(),
+    worth=st.lists(st.integers(min_value=0, max_value=50), min_size=5, max_size=5),
+)
+def test_the_worst_case_is_no_less_than_every_split_of_the_rows(rows, groups, unique, worth):
+    reach = Reach.of(rows, unique=unique, public_groups=groups)
+    claimed = worst_l2(lambda n: worth[n - 1], reach)
+    weigh = [0, *worth]
+    heaviest = max(
+        sum(weigh[n] ** 2 for n in split) for split in splits(rows, reach.per_group, reach.groups)
+    )
+    assert claimed**2 >= heaviest * (1 - 1e-12)
+    if groups >= rows:
+        assert math.isclose(claimed**2, heaviest, rel_tol=1e-9)
+
+
+@given(rows=st.integers(min_value=65, max_value=300), cap=st.integers(min_value=1, max_value=99))
+def test_many_rows_are_bounded_without_searching_and_still_safely(rows, cap):
+    reach = Reach.of(rows, unique=False, public_groups=None)
+    claimed = worst_l2(lambda n: min(3 * n, cap), reach)
+    apart = min(3, cap) * math.sqrt(rows)
+    whole = -(-cap // 3)
+    assert claimed >= max(apart, cap * math.sqrt(rows // whole))
+    assert worst_l2(lambda n: n, reach) == rows
+
+
+@given(st.integers(min_value=0, max_value=2**140))
+def test_roots_are_never_too_small(square):
+    numerator, denominator = root_up(square).as_integer_ratio()
+    assert numerator**2 >= square * denominator**2
