@@ -1,0 +1,25 @@
+"""The demo's three sites, as processes of their own, for all tests of the notebooks."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from privnb.demo.data import build_demo
+from privnb.demo.serving import DemoSites
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The environment of an analyst whom three sites on real data have accepted."""
+    before = dict(os.environ)
+    folder = tmp_path_factory.mktemp("demo")
+    exchange = folder / "exchange"
+    sites = build_demo(folder, str(exchange))
+    with DemoSites(folder, sites=sites, exchange=exchange, say=lambda _: None) as serving:
+        serving.admit_analyst()
+        environment = before | serving.environment
+        os.environ.clear()
+        os.environ.update(before)
+        yield environment
