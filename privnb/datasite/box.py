@@ -7,6 +7,7 @@ pushed and taken in by itself, and nothing of a job remains after it is retired;
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +44,7 @@ from privnb.datasite.pysyft import (
     job_registry,
     quietly,
 )
+from privnb.errors import ExchangeUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from privnb.datasite.exchange import Exchange
     from privnb.datasite.home import Home
 
-__all__ = ["RULES", "Box"]
+__all__ = ["Box"]
 
 RULES = "syft.pub.yaml"
 """PySyft's files of permissions."""
@@ -77,21 +79,8 @@ class Box:
             # PySyft replays these at start, and cannot start when a crash cut one short.
             for folder in ("box-events", "box-event-messages"):
                 shutil.rmtree(home.path / folder, ignore_errors=True)
-            self.client: Any = SyftRDSClient.from_config(self._config(role))
+            self._use(self._make_client(role))
             self._publish_version()
-        self.jobs: Any = self.client.job_client
-        self.storage: Any = self.jobs.manager
-        self.peer_manager: Any = self.client.peer_manager
-        self.store: Any = self.peer_manager.peer_store
-        self.owner_syncer: Any = self.client.sync_engine.datasite_owner_syncer
-        self.watcher_syncer: Any = self.client.sync_engine.datasite_watcher_syncer
-        if self.owner_syncer is not None:
-            syncer = self.owner_syncer
-            syncer.perm_context = _StampedRules(datasite=syncer.perm_context.datasite)
-            syncer.event_cache.file_hashes = PersistedDict()
-        if self.watcher_syncer is not None:
-            self.watcher_syncer.datasite_watcher_cache.file_hashes.clear()
-        self.bundle = own_bundle(self.store)
 
     def refresh(self) -> dict[str, Pin]:
         """Return the pins, and give PySyft exactly the accepted peers with their pinned keys."""
@@ -139,6 +128,10 @@ class Box:
         self.pins.checked = {} if bundle is None else {email: bundle}
         try:
             with quietly():
+                # PySyft asks first and publishes its key after: whoever reads the request
+                # between the two would find no key.
+                own = json.dumps({"public_encryption_bundle": self.store.get_public_bundle()})
+                self.peer_manager.connection_router.write_encryption_bundle(email, own)
                 self.store.set_peer(SyftPeer(email=email, state=state))
                 self.peer_manager.add_peer(email, force=True, verbose=False)
         finally:
@@ -151,6 +144,29 @@ class Box:
         """The folder between a peer and their jobs, by version of the protocol."""
         return f"v{JOB_PROTOCOL_VERSION}"
 
+    def grant(self, email: str) -> None:
+        """Let a peer write jobs into their folder of our datasite, and read their reviews."""
+        for folder in self._peer_folders():
+            # A crash may have cut it short, and PySyft adds to what is there.
+            (folder / email / RULES).unlink(missing_ok=True)
+        with quietly():
+            self.jobs.setup_ds_job_folder_as_do(email)
+
+    def grant_all(self) -> None:
+        """`grant` it to every accepted peer."""
+        for email in self._accepted():
+            self.grant(email)
+
+    def refresh_rules(self, email: str) -> None:
+        """Have PySyft know the rules that concern a peer; damaged ones are made anew."""
+        rules = self.owner_syncer.perm_context
+        try:
+            rules.refresh(email)
+        except Exception:  # noqa: BLE001 - PySyft and YAML have no common error for it
+            self._drop_rules()
+            self.grant_all()
+            rules.refresh(email)
+
     def ref(self, *, owner: str, analyst: str, job: str) -> Any:
         """Return PySyft's reference to a job."""
         return JobRef(owner, analyst, job, JOB_PROTOCOL_VERSION)
@@ -158,6 +174,48 @@ class Box:
     def folders(self, ref: Any) -> tuple[Path, Path]:
         """Return a job's submission folder and its review folder."""
         return self.storage.submission_dir(ref), self.storage.review_dir(ref)
+
+    def _use(self, client: Any) -> None:
+        self.client: Any = client
+        self.jobs: Any = client.job_client
+        self.storage: Any = self.jobs.manager
+        self.peer_manager: Any = client.peer_manager
+        self.store: Any = self.peer_manager.peer_store
+        self.owner_syncer: Any = client.sync_engine.datasite_owner_syncer
+        self.watcher_syncer: Any = client.sync_engine.datasite_watcher_syncer
+        self.bundle = own_bundle(self.store)
+        if self.owner_syncer is not None:
+            syncer = self.owner_syncer
+            syncer.perm_context = _StampedRules(datasite=syncer.perm_context.datasite)
+            syncer.event_cache.file_hashes = PersistedDict()
+            if not all(self._has_rules(email) for email in self._accepted()):
+                self.grant_all()
+        if self.watcher_syncer is not None:
+            self.watcher_syncer.datasite_watcher_cache.file_hashes.clear()
+
+    def _make_client(self, role: str) -> Any:
+        try:
+            return SyftRDSClient.from_config(self._config(role))
+        except (ExchangeUnavailable, OSError):
+            raise
+        except Exception:  # noqa: BLE001 - PySyft and YAML have no common error for damaged rules
+            self._drop_rules()
+            return SyftRDSClient.from_config(self._config(role))
+
+    def _accepted(self) -> list[str]:
+        return [email for email, pin in self.refresh().items() if pin.accepted]
+
+    def _has_rules(self, email: str) -> bool:
+        return all(_stamp(folder / email / RULES) for folder in self._peer_folders())
+
+    def _peer_folders(self) -> tuple[Path, Path]:
+        jobs = self.home.box / self.email / "app_data" / "job"
+        return jobs / "inbox", jobs / "review"
+
+    def _drop_rules(self) -> None:
+        for folder in self._peer_folders():
+            for path in folder.glob(f"*/{RULES}"):
+                path.unlink()
 
     def _publish_version(self) -> None:
         manager = self.client.peer_manager
@@ -239,8 +297,8 @@ class _StampedRules(SyftPermContext):  # type: ignore[misc]
         folders = (self.datasite, jobs / "inbox" / peer, jobs / "review" / peer)
         stamps = tuple(_stamp(folder / RULES) for folder in folders)
         if stamps != self._stamps.get(peer):
-            self._stamps[peer] = stamps
             super()._reload()
+            self._stamps[peer] = stamps
 
     def _reload(self) -> None:
         """Do nothing: `refresh` was called for this message."""

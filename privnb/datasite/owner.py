@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from privnb.datasite.box import RULES, Box
+from privnb.datasite.box import Box
 from privnb.datasite.cards import write_card
 from privnb.datasite.connection import inbox_path, requests_path
 from privnb.datasite.envelope import MAX_ENVELOPE, ReceivedFiles, open_proposal
@@ -163,7 +163,7 @@ class OwnerDatasite:
             pin = self._box.pins.read().get(email)
             if fingerprint is None and pin is not None:
                 self._refuse_changed(email, pin, presented)
-            self._grant(email)
+            self._box.grant(email)
             self._box.become_peers(email, bundle=presented)
         return self._peer(email, self._box.refresh().get(email))
 
@@ -272,9 +272,7 @@ class OwnerDatasite:
         """Find the jobs that were taken in but not retired; drop those half taken in."""
         inbox = self._box.jobs.config.get_all_submissions_dir(self._email)
         with self._home.lock():
-            for email, pin in self._box.refresh().items():
-                if pin.accepted:
-                    self._grant(email)
+            self._box.grant_all()
             for folder in sorted(inbox.glob("*/v*/*")):
                 sender, name = folder.parts[-3], folder.parts[-1]
                 if not is_email(sender) or not is_job_name(name):
@@ -284,17 +282,6 @@ class OwnerDatasite:
                     self._jobs[sender, name] = _arrived(sender, name, _files_of(submission))
                 else:
                     self._home.discard(review, submission)
-
-    def _grant(self, email: str) -> None:
-        """Give a peer their folders anew: a crash may have cut a file of rules short."""
-        config = self._box.jobs.config
-        for folder in (
-            config.get_all_submissions_dir(self._email),
-            config.get_review_dir(self._email),
-        ):
-            (folder / email / RULES).unlink(missing_ok=True)
-        with quietly():
-            self._box.jobs.setup_ds_job_folder_as_do(email)
 
     def _open_jobs(self, accepted: set[str]) -> list[ArrivedJob]:
         """Return what is open, less what another process retired meanwhile."""
@@ -364,7 +351,7 @@ class OwnerDatasite:
 
     def _apply(self, sender: str, message: Any) -> None:
         syncer = self._box.owner_syncer
-        syncer.perm_context.refresh(sender)
+        self._box.refresh_rules(sender)
         try:
             with quietly():
                 syncer.handle_proposed_filechange_events_message(sender, message)
