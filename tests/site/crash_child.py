@@ -1,0 +1,87 @@
+"""Lives of agents, each in a process of its own: until all is served, or killed at a given step.
+
+Reads lines of a site's folder and the number of the step at which to die (0: never); writes, for
+each, the signal that ended the agent (0: none) and how many steps there were. Steps are the
+beginnings and ends of every call to a collaborator: commits, the exchange, the tables, the noise.
+The agents are forked, as starting Python for each would take most of the time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from site_fakes import FakePlan, FakeTables, FolderPort, Site
+
+from privnb.site import database
+
+
+class Steps:
+    """Counts steps, and dies at one of them."""
+
+    def __init__(self, fatal: int) -> None:
+        self.count = 0
+        self.fatal = fatal
+
+    def wrap(self, call):
+        def wrapped(*args, **kwargs):
+            self.step()
+            result = call(*args, **kwargs)
+            self.step()
+            return result
+
+        return wrapped
+
+    def step(self) -> None:
+        self.count += 1
+        if self.count == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def live(folder: Path, fatal: int) -> int:
+    # A killed process loses nothing that it has written; only a failing machine needs the wait
+    # for the disk, which would take most of the time here.
+    database._prepare_sqlite = lambda connection, _: _no_waiting(connection)
+    steps = Steps(fatal)
+    tables = FakeTables()
+    port = FolderPort(folder / "exchange")
+    site = Site(folder, port=port, tables=tables)
+    tables.rows = steps.wrap(tables.rows)
+    FakePlan.release = steps.wrap(FakePlan.release)
+    dialect = site.database._engine.dialect
+    dialect.do_commit = steps.wrap(dialect.do_commit)
+    dialect.do_begin = steps.wrap(dialect.do_begin)
+    for name in ("poll", "reply", "retire", "publish_card"):
+        setattr(port, name, steps.wrap(getattr(port, name)))
+    while site.agent.step():
+        pass
+    site.agent.close()
+    return steps.count
+
+
+def _no_waiting(connection) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA synchronous=OFF")
+
+
+def main() -> None:
+    for line in sys.stdin:
+        folder, fatal = line.rsplit(" ", 1)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writer, str(live(Path(folder), int(fatal))).encode())
+            os._exit(0)
+        os.close(writer)
+        _, status = os.waitpid(child, 0)
+        with os.fdopen(reader) as result:
+            steps = result.read() or "0"
+        ended = os.waitstatus_to_exitcode(status)
+        sys.stdout.write(f"{ended} {steps}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
