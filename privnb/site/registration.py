@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import ibis.expr.types as ir
 
 from privnb import wire
 from privnb.dp.bounding import bounding_sql
@@ -24,12 +25,17 @@ from privnb.site.claims import refuse_broken_claims
 from privnb.site.config import SiteConfig, TableConfig
 from privnb.site.sources import SOURCE, located, open_source, quoted, source_stamp, workshop
 
-__all__ = ["WORKSPACE_PREFIX", "bounding_key", "create_bounded", "register"]
+__all__ = ["KEY_PREFIX", "WORKSPACE_PREFIX", "bounding_key", "create_bounded", "register"]
 
 WORKSPACE_PREFIX = ".making-"
 """Folders that begin so hold work in progress; one left over from a crash may be deleted."""
 
+KEY_PREFIX = ".key-"
+"""Files that begin so hold a key that was never used; one left over may be deleted."""
+
 _KEY_BYTES = 32
+_CELLS_AT_ONCE = 16_000_000
+_MOST_PARTS = 1024
 
 
 def bounding_key(path: Path) -> bytes:
@@ -44,7 +50,7 @@ def bounding_key(path: Path) -> bytes:
         When the file is damaged: a new key would choose other rows.
     """
     if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=KEY_PREFIX, delete=False) as file:
             file.write(secrets.token_bytes(_KEY_BYTES))
             file.flush()
             os.fsync(file.fileno())
@@ -84,7 +90,7 @@ def register(config: SiteConfig, table: TableConfig, *, folder: Path, key: bytes
         with located(config, table):
             made = Path(workspace) / "bounded.duckdb"
             duck.raw_sql(f"ATTACH {quoted(str(made))} AS bounded")
-            create_bounded(duck.con, table.schema, key=key, catalog="bounded")
+            _create_in_parts(duck.con, table.schema, key=key, source=source)
             bounded = duck.table(table.name, database=("bounded", "main"))
             refuse_broken_claims(config, table, source=source, bounded=bounded)
             duck.raw_sql("DETACH bounded")
@@ -95,11 +101,39 @@ def register(config: SiteConfig, table: TableConfig, *, folder: Path, key: bytes
 
 
 def create_bounded(
-    connection: duckdb.DuckDBPyConnection, schema: TableSchema, *, key: bytes, catalog: str
+    connection: duckdb.DuckDBPyConnection,
+    schema: TableSchema,
+    *,
+    key: bytes,
+    catalog: str,
+    parts: int = 1,
 ) -> None:
-    """Create the bounded table of ``schema`` from the relation `SOURCE`."""
-    sql = bounding_sql(schema, source=SOURCE)
-    connection.execute(f'CREATE TABLE {catalog}.main."{schema.name}" AS {sql}', {"key": key.hex()})
+    """Create the bounded table of ``schema`` from the relation `SOURCE`.
+
+    A unit's rows are all in one of ``parts`` that are bounded one after the other, which changes
+    the memory needed and not the result.
+    """
+    target = f'{catalog}.main."{schema.name}"'
+    for part in range(parts):
+        rows = f'(FROM {SOURCE} WHERE hash("{schema.privacy_unit}") % {parts} = {part})'
+        sql = bounding_sql(schema, source=rows if parts > 1 else SOURCE)
+        begin = f"INSERT INTO {target}" if part else f"CREATE OR REPLACE TABLE {target} AS"
+        connection.execute(f"{begin} {sql}", {"key": key.hex()})
+
+
+def _create_in_parts(
+    connection: duckdb.DuckDBPyConnection, schema: TableSchema, *, key: bytes, source: ir.Table
+) -> None:
+    """Bound in as few parts as fit into memory, which DuckDB's windows cannot exceed."""
+    cells = int(source.count().to_pyarrow().as_py()) * (len(schema.columns) + 2)
+    parts = 1 + cells // _CELLS_AT_ONCE
+    while True:
+        try:
+            return create_bounded(connection, schema, key=key, catalog="bounded", parts=parts)
+        except duckdb.OutOfMemoryException:
+            if parts >= _MOST_PARTS:
+                raise
+            parts *= 2
 
 
 def _fingerprint(config: SiteConfig, table: TableConfig, key: bytes) -> str:

@@ -18,7 +18,7 @@ from privnb.dp.schema import TableSchema
 from privnb.errors import SiteFailure
 from privnb.site.config import SiteConfig
 from privnb.site.mock import fill_mock
-from privnb.site.registration import WORKSPACE_PREFIX, bounding_key, register
+from privnb.site.registration import KEY_PREFIX, WORKSPACE_PREFIX, bounding_key, register
 from privnb.site.sources import quoted
 
 __all__ = ["Tables"]
@@ -66,7 +66,8 @@ class Tables:
         folder = state / "tables"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(folder):
-            _remove(path for path in folder.iterdir() if path.name.startswith(WORKSPACE_PREFIX))
+            _remove(folder.glob(f"{WORKSPACE_PREFIX}*"))
+            _remove(state.glob(f"{KEY_PREFIX}*"))
             key = bounding_key(state / "bounding.key")
             files = {
                 table.name: register(config, table, folder=folder, key=key)

@@ -1,9 +1,12 @@
 """Registration and the locked-down tables that queries run on."""
 
+import datetime as dt
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from decimal import Decimal
 
 import duckdb
 import pyarrow as pa
@@ -13,8 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from privnb.dp.schema import Bounds, Column, TableSchema
 from privnb.errors import ConfigError, SiteFailure, StateError
 from privnb.site.config import load_config
+from privnb.site.registration import create_bounded
+from privnb.site.sources import SOURCE
 from privnb.site.tables import Tables
 
 SITE = """\
@@ -229,7 +235,7 @@ def test_a_damaged_bounded_file_is_made_again(site):
 
 
 def test_a_crash_at_any_step_leaves_nothing_half_done(site):
-    """Kill a registration at each of its file system steps, then start again."""
+    """Kill a registration at its file system steps, then start again."""
     script = textwrap.dedent(
         """
         import os, pathlib, signal, sys
@@ -249,18 +255,20 @@ def test_a_crash_at_any_step_leaves_nothing_half_done(site):
         Tables.open(load_config(directory), state=directory / "state").close()
         """
     )
-    survived = False
-    for step in (2, 4, 5, 7, 9, 10, 11, 12, 30):
-        for path in (site / "state" / "tables").glob("*.duckdb"):
-            path.unlink()
+    # After the key's file, its link, the bounded file, its final name, the end of the clean-up.
+    for step in (7, 8, 12, 13, 15):
+        shutil.rmtree(site / "state", ignore_errors=True)
         done = subprocess.run([sys.executable, "-c", script, str(site), str(step)], check=False)
-        assert done.returncode in (0, -9)
-        survived = survived or done.returncode == 0
+        assert done.returncode == -9
+        key = site / "state" / "bounding.key"
+        before = key.read_bytes() if key.exists() else None
         with opened(site) as tables:
             assert tables.rows("SELECT count(*) FROM visits") == [(4,)]
+        assert before in (None, key.read_bytes())
+        assert len(key.read_bytes()) == 32
+        left = sorted(path.name for path in (site / "state").rglob("*") if path.is_file())
+        assert left == [".lock", "bounding.key", *registered(site)]
         assert len(registered(site)) == 1
-        assert not list((site / "state" / "tables").glob(".making-*"))
-    assert survived
 
 
 def test_a_file_in_a_database_is_read_in_place(site):
@@ -430,6 +438,104 @@ def test_bounded_tables_respect_rows_and_bounds_whatever_the_data(site, rows, li
         if person is not None:
             wanted[person] = min(limit, wanted.get(person, 0) + 1)
     assert sizes == wanted
+
+
+@pytest.mark.parametrize("parts", [2, 7])
+def test_bounding_in_parts_keeps_the_same_rows(parts):
+    schema = schema_of(["person", "year", "cost"])
+    bounded = []
+    for number in (1, parts):
+        with duckdb.connect() as connection:
+            rows = pa.table({name: many(50)[name] for name in ("person", "year", "cost")})
+            connection.register(SOURCE, rows)
+            create_bounded(connection, schema, key=b"k" * 32, catalog="memory", parts=number)
+            bounded.append(connection.execute("FROM visits ORDER BY ALL").fetchall())
+    assert len(bounded[0]) == 100
+    assert bounded[0] == bounded[1]
+
+
+def schema_of(names):
+    kinds = {"cost": "float"}
+    return TableSchema(
+        name="visits",
+        columns=tuple(
+            Column(
+                name=name,
+                type=kinds.get(name, "integer"),
+                bounds=None if name == "person" else Bounds(lower=0, upper=100),
+            )
+            for name in names
+        ),
+        privacy_unit="person",
+        max_rows_per_unit=2,
+        delta=1e-6,
+    )
+
+
+WHEN = dt.datetime(2020, 1, 2, 3, 4)  # noqa: DTZ001 - columns have no time zone
+READABLE = [
+    ("integer", pa.array([7], pa.uint8()), "bounds = [0, 9]", 7),
+    ("float", pa.array([7], pa.int16()), "bounds = [0, 9]", 7.0),
+    ("float", pa.array([Decimal("7.50")], pa.decimal128(9, 2)), "bounds = [0, 9]", 7.5),
+    ("float", pa.array([0.5], pa.float32()), "bounds = [0, 9]", 0.5),
+    ("string", pa.array(["é'\""]), "", "é'\""),
+    ("string", pa.array(["a"]).dictionary_encode(), "", "a"),
+    ("string", pa.array([7]), "", "7"),
+    ("boolean", pa.array([True]), "values = [true, false]", True),
+    ("date", pa.array([WHEN.date()]), "values = [2020-01-02]", WHEN.date()),
+    ("timestamp", pa.array([WHEN]), "", WHEN),
+    ("timestamp", pa.array([WHEN], pa.timestamp("us", tz="UTC")), "", WHEN),
+    ("timestamp", pa.array([WHEN.date()]), "", WHEN.replace(hour=0, minute=0)),
+]
+
+
+@pytest.mark.parametrize(("kind", "cells", "more", "expected"), READABLE)
+def test_every_type_is_read_as_declared(tmp_path, kind, cells, more, expected):
+    pyarrow.parquet.write_table(pa.table({"person": [1], "c": cells}), tmp_path / "visits.parquet")
+    (tmp_path / "site.toml").write_text(
+        SITE.partition("[tables.visits.columns.year]")[0].replace(
+            'unique_keys = [["person", "year"]]', ""
+        )
+        + f'[tables.visits.columns.c]\ntype = "{kind}"\n{more}\n'
+    )
+    with opened(tmp_path) as tables:
+        assert tables.rows("SELECT c FROM visits") == [(expected,)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells", "more"),
+    [
+        ("integer", pa.array([7.0]), "bounds = [0, 9]"),
+        ("integer", pa.array(["7"]), "bounds = [0, 9]"),
+        ("integer", pa.array([True]), "bounds = [0, 9]"),
+        ("float", pa.array(["7"]), "bounds = [0, 9]"),
+        ("string", pa.array([7.0]), ""),
+        ("string", pa.array([b"7"]), ""),
+        ("boolean", pa.array([1]), ""),
+        ("date", pa.array([WHEN]), ""),
+        ("timestamp", pa.array(["2020-01-01"]), ""),
+        ("string", pa.array([["a"]]), ""),
+    ],
+)
+def test_a_type_that_would_have_to_be_guessed_is_refused(tmp_path, kind, cells, more):
+    pyarrow.parquet.write_table(pa.table({"person": [1], "c": cells}), tmp_path / "visits.parquet")
+    text = SITE.partition("[tables.visits.columns.year]")[0]
+    text = text.replace('unique_keys = [["person", "year"]]', "")
+    (tmp_path / "site.toml").write_text(
+        f'{text}[tables.visits.columns.c]\ntype = "{kind}"\n{more}\n'
+    )
+    with pytest.raises(
+        ConfigError, match=f"line 17: Column 'c' is declared {kind}, but the source"
+    ):
+        opened(tmp_path)
+
+
+def test_an_integer_beyond_64_bits_is_one_clear_error(site):
+    table = pa.table(ROWS).drop_columns("year")
+    years = pa.array([2**64 - 1] + [1] * 5, pa.uint64())
+    pyarrow.parquet.write_table(table.append_column("year", years), site / "visits.parquet")
+    with pytest.raises(ConfigError, match=r"line 6: .*cannot be read"):
+        opened(site)
 
 
 def test_a_huge_cell_of_a_parquet_file_costs_nothing_but_time(site):
