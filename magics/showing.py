@@ -59,7 +59,9 @@ def _merged(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     sites: dict[tuple[str, ...], list[str]] = {}
     for site, *rest in rows:
         sites.setdefault(tuple(rest), []).append(site)
-    return [[", ".join(names), *rest] for rest, names in sites.items()]
+    subjects = list(dict.fromkeys(row[1] for row in rows))
+    merged = [[", ".join(names), *rest] for rest, names in sites.items()]
+    return sorted(merged, key=lambda row: subjects.index(row[1]))
 
 
 def _words(cell: object) -> str:

@@ -44,7 +44,7 @@ _SHORT = 16
 
 _CELL = "padding:5px 12px;text-align:left;vertical-align:top;white-space:normal"
 _HEAD = f"{_CELL};font-weight:600;{MUTED};border-bottom:1px solid {LINE}"
-_TABLE = "border-collapse:collapse;margin:0;width:auto;font-variant-numeric:tabular-nums"
+_TABLE = "border-collapse:collapse;margin:0;width:100%;font-variant-numeric:tabular-nums"
 _CAPTION = "caption-side:top;text-align:left;padding:2px 12px 6px;font-weight:600;color:inherit"
 
 

@@ -243,7 +243,7 @@ def label_text(release: Release) -> str:
     """Write the privacy label of a release as lines of text."""
     listed = _label_lines(release)
     return "\n".join(
-        f"{heading if number == 0 else '':<17}{clean(line)}"
+        f"{heading if number == 0 else '':<18}{clean(line)}"
         for heading, lines in listed
         for number, line in enumerate(lines)
     )
