@@ -92,7 +92,7 @@ class Agent:
 
     def warm(self) -> None:
         """Load all that the first request would otherwise wait for, some seconds long."""
-        self._engine.warm()
+        self._answering.warm()
 
     def step(self) -> int:
         """Take in and answer what has arrived; return how many requests were answered.

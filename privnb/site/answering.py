@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from privnb import wire
+from privnb.computation import Computation
+from privnb.datasite.ports import ArrivedJob
 from privnb.errors import (
     BadMessage,
     PrivnbError,
@@ -59,8 +61,6 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from privnb.computation import Computation
-    from privnb.datasite.ports import ArrivedJob
     from privnb.dp.plan import Plan
     from privnb.release import Answer
     from privnb.site.config import SiteConfig
@@ -107,6 +107,20 @@ class Answering:
         self.book = RequestBook(database)
         # Computed but not yet stored, because the disk was full: to be stored, never recomputed.
         self._unstored: dict[tuple[str, str], tuple[Reply, bool]] = {}
+
+    def warm(self) -> None:
+        """Do once, for nobody, what the first request would wait for."""
+        self._engine.warm()
+        name = "0" * 32
+        computation = Computation(kind="sql", source="SELECT 1")
+        submission = Submission(request=name, action="run", computation=computation)
+        files = {SUBMISSION_FILE: wire.encode(submission), SOURCE_FILE: b"SELECT 1"}
+        read_submission(ArrivedJob(sender="", name=name, files=files))
+        self.book.find("", name)
+        self.book.owed()
+        with self._database.read() as snapshot:
+            for terms in self._engine.terms.values():
+                ledger.standing(snapshot, terms, analyst="", purpose="").epsilon_left  # noqa: B018
 
     def answer(self, job: ArrivedJob) -> Outgoing | None:
         """Bring a request to a reply; None while another living agent works on it.

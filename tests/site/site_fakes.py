@@ -222,9 +222,9 @@ class Site:
         with self.database.write() as transaction:
             record_grant(transaction, grant)
 
-    def send(self, action: str = "run", *, sender: str = ANA, **fields) -> str:
+    def send(self, action: str = "run", *, sender: str = ANA, name: str = "", **fields) -> str:
         """Send a request and return its name."""
-        name = secrets.token_hex(16)
+        name = name or secrets.token_hex(16)
         self.port.submit(sender, name, job_files(name, action, **fields))
         return name
 
