@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from privnb.datasite.box import Box
 from privnb.datasite.cards import read_card
@@ -17,9 +17,9 @@ from privnb.datasite.envelope import MAX_ENVELOPE, ReceivedFiles, open_reply
 from privnb.datasite.exchange import Exchange, open_exchange
 from privnb.datasite.home import Home, make_durable
 from privnb.datasite.keys import require_fingerprint
-from privnb.datasite.names import check_email, check_sent, is_email, is_job_name
+from privnb.datasite.names import check_email, check_other, check_sent, is_email, is_job_name
 from privnb.datasite.owner import PLACEHOLDER
-from privnb.datasite.ports import ArrivedReply, SiteCard
+from privnb.datasite.ports import AnalystPort, ArrivedReply, SiteCard
 from privnb.datasite.pysyft import (
     FileChangeEvent,
     FileChangeEventsMessage,
@@ -42,10 +42,11 @@ _MAX_SITES = 1000
 _MAX_IGNORED = 10_000
 _OUTPUTS = "outputs/"
 _STATE = "state.yaml"
+_Standing = Literal["unknown", "asked", "accepted", "key changed"]
 _CODE_PATH = re.compile(rb"^code_path:.*\n(?:[ ].*\n)*", re.MULTILINE)
 
 
-class AnalystDatasite:
+class AnalystDatasite(AnalystPort):
     """An `AnalystPort` on PySyft. Make it with `open`; several kernels may share one home."""
 
     def __init__(self, home: Home, *, email: str, exchange: Exchange) -> None:
@@ -144,7 +145,7 @@ class AnalystDatasite:
         KeyChanged
             The owner's key is not the one named.
         """
-        check_email(owner, whose="an owner's email")
+        check_other(owner, own=self._email, whose="an owner's email")
         if fingerprint is not None:
             self._pin_named(owner, fingerprint)
             return
@@ -216,7 +217,7 @@ class AnalystDatasite:
             self._home.discard(review, submission)
         self._replies.pop((owner, name), None)
 
-    def _standing(self, owner: str) -> tuple[Any, str | None]:
+    def _standing(self, owner: str) -> tuple[_Standing, str | None]:
         """Return how we stand with an owner, and the fingerprint that counts."""
         pin = self._pin_if_accepted(owner)
         try:

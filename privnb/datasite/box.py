@@ -44,7 +44,7 @@ from privnb.datasite.pysyft import (
     job_registry,
     quietly,
 )
-from privnb.errors import ExchangeUnavailable
+from privnb.errors import ExchangeUnavailable, StateError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,7 +200,13 @@ class Box:
             raise
         except Exception:  # noqa: BLE001 - PySyft and YAML have no common error for damaged rules
             self._drop_rules()
+        try:
             return SyftRDSClient.from_config(self._config(role))
+        except ValueError as error:
+            raise StateError(
+                f"PySyft cannot use {self.home.box} ({type(error).__name__}).",
+                hint="Move that folder away: it holds only jobs that are not answered yet.",
+            ) from error
 
     def _accepted(self) -> list[str]:
         return [email for email, pin in self.refresh().items() if pin.accepted]

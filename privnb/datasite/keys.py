@@ -31,10 +31,9 @@ __all__ = [
     "parse_bundle",
 ]
 
-MAX_BUNDLE = 64 * 1024
+MAX_BUNDLE = 8 * 1024
 """The largest published bundle that is read, in bytes."""
 _SHOWN_DIGITS = 32
-_ALL_DIGITS = 64
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ __all__ = [
     "MAX_FILES_BYTES",
     "MAX_SENT_BYTES",
     "check_email",
+    "check_other",
     "check_received",
     "check_sent",
     "is_email",
@@ -59,6 +60,16 @@ def check_email(text: str, *, whose: str) -> str:
             f"only, one @, at most {_MAX_EMAIL} characters."
         ),
     )
+
+
+def check_other(text: str, *, own: str, whose: str) -> str:
+    """`check_email`, and refuse our own: one address has one key, so it is one party."""
+    if text == own:
+        raise ConfigError(
+            f"{own} is your own address, so it cannot be {whose} here.",
+            hint="Use different addresses for a site's owner and for an analyst.",
+        )
+    return check_email(text, whose=whose)
 
 
 def is_job_name(text: str) -> bool:

@@ -16,8 +16,8 @@ from privnb.datasite.envelope import MAX_ENVELOPE, ReceivedFiles, open_proposal
 from privnb.datasite.exchange import Exchange, open_exchange
 from privnb.datasite.home import Home
 from privnb.datasite.keys import require_fingerprint
-from privnb.datasite.names import check_email, check_sent, is_email, is_job_name
-from privnb.datasite.ports import ArrivedJob, Peer
+from privnb.datasite.names import check_email, check_other, check_sent, is_email, is_job_name
+from privnb.datasite.ports import ArrivedJob, OwnerPort, Peer
 from privnb.datasite.pysyft import (
     JobState,
     JobStatus,
@@ -41,6 +41,8 @@ log = logging.getLogger("privnb.datasite")
 _MESSAGES_AT_ONCE = 32
 _OPEN_JOBS = 256
 """How many jobs of one sender may be open; further ones wait on the exchange."""
+_OPEN_BYTES = 64 * 1024 * 1024
+"""How large the open jobs of one sender may be together before further ones wait."""
 _MAX_REQUESTS = 1000
 _MAX_IGNORED = 10_000
 _CODE = "code/"
@@ -48,7 +50,7 @@ _CODE = "code/"
 PLACEHOLDER = ("main.py", b"# The site's agent answers this job from the files beside this one.\n")
 
 
-class OwnerDatasite:
+class OwnerDatasite(OwnerPort):
     """An `OwnerPort` on PySyft. Make it with `open`.
 
     Only the first process that polls a home takes in jobs; another one stands by, gets no jobs,
@@ -62,6 +64,7 @@ class OwnerDatasite:
         self._exchange = exchange
         self._box = Box(home, email=email, exchange=exchange, role="owner")
         self._jobs: dict[tuple[str, str], ArrivedJob] = {}
+        self._submissions: dict[tuple[str, str], Path] = {}
         self._ignored: set[tuple[str, str]] = set()
         self._failing: set[str] = set()
         self._release: weakref.finalize[..., Any] | None = None
@@ -119,6 +122,7 @@ class OwnerDatasite:
             self._release()
             self._release = None
         self._jobs.clear()
+        self._submissions.clear()
 
     @property
     def fingerprint(self) -> str:
@@ -150,7 +154,7 @@ class OwnerDatasite:
         BadMessage
             What they present is no key.
         """
-        check_email(email, whose="a peer's email")
+        check_other(email, own=self._email, whose="a peer's email")
         presented = self._box.presented(email)
         if presented is None:
             raise NotAPeer(
@@ -241,14 +245,14 @@ class OwnerDatasite:
             sent = self._deposit(ref, review, files, succeeded=succeeded)
             self._send(job.sender, sent)
             self._home.discard(review, submission)
-        self._jobs.pop((job.sender, job.name), None)
+        self._forget(job.sender, job.name)
 
     def retire(self, job: ArrivedJob) -> None:
         """Forget a job without a reply; nothing happens when it is gone."""
         with self._home.lock():
             submission, review = self._box.folders(self._ref(job.sender, job.name))
             self._home.discard(review, submission)
-        self._jobs.pop((job.sender, job.name), None)
+        self._forget(job.sender, job.name)
 
     def _serves(self) -> bool:
         if self._release is not None:
@@ -279,15 +283,15 @@ class OwnerDatasite:
                     continue
                 submission, review = self._box.folders(self._ref(sender, name))
                 if (review / "state.yaml").exists():
-                    self._jobs[sender, name] = _arrived(sender, name, _files_of(submission))
+                    self._remember(_arrived(sender, name, _files_of(submission)), submission)
                 else:
                     self._home.discard(review, submission)
 
     def _open_jobs(self, accepted: set[str]) -> list[ArrivedJob]:
         """Return what is open, less what another process retired meanwhile."""
-        for sender, name in list(self._jobs):
-            if not self._box.folders(self._ref(sender, name))[0].exists():
-                del self._jobs[sender, name]
+        for key, submission in list(self._submissions.items()):
+            if not submission.exists():
+                self._forget(*key)
         return [job for job in self._jobs.values() if job.sender in accepted]
 
     def _take_in_from(self, sender: str, seen: SeenJobs) -> None:
@@ -296,11 +300,17 @@ class OwnerDatasite:
         if not found:
             return
         new = [name for name in found if (sender, name) not in self._ignored]
-        room = _OPEN_JOBS - sum(job.sender == sender for job in self._jobs.values())
-        for name in new[: max(0, min(_MESSAGES_AT_ONCE, room))]:
+        for name in new[:_MESSAGES_AT_ONCE]:
+            if not self._has_room(sender):
+                return
             with self._home.lock():
                 self._take_in_message(sender, (*folder, name), seen)
             self._remove(sender, (*folder, name))
+
+    def _has_room(self, sender: str) -> bool:
+        jobs = [job for job in self._jobs.values() if job.sender == sender]
+        size = sum(len(data) for job in jobs for data in job.files.values())
+        return len(jobs) < _OPEN_JOBS and size < _OPEN_BYTES
 
     def _take_in_message(self, sender: str, path: tuple[str, ...], seen: SeenJobs) -> None:
         data = b""
@@ -347,7 +357,15 @@ class OwnerDatasite:
         if state.status != JobStatus.PENDING:
             self._home.discard(review, submission)
             raise BadMessage("it is not a complete job")
-        self._jobs[sender, received.job] = job
+        self._remember(job, submission)
+
+    def _remember(self, job: ArrivedJob, submission: Path) -> None:
+        self._jobs[job.sender, job.name] = job
+        self._submissions[job.sender, job.name] = submission
+
+    def _forget(self, sender: str, name: str) -> None:
+        self._jobs.pop((sender, name), None)
+        self._submissions.pop((sender, name), None)
 
     def _apply(self, sender: str, message: Any) -> None:
         syncer = self._box.owner_syncer

@@ -382,3 +382,13 @@ def test_open_jobs_of_one_sender_are_bounded(world, owner, ana, bob, monkeypatch
     assert len(jobs) == 4
     owner.retire(jobs[0])
     assert len(owner.poll(world.seen)) == 4
+
+
+def test_large_open_jobs_of_one_sender_are_bounded(world, owner, ana, monkeypatch):
+    monkeypatch.setattr("privnb.datasite.owner._OPEN_BYTES", 100)
+    for _ in range(3):
+        ana.submit(OWNER, world.new_name(), {"a": bytes(60)})
+    jobs = owner.poll(world.seen)
+    assert len(jobs) == 2
+    owner.retire(jobs[0])
+    assert len(owner.poll(world.seen)) == 2

@@ -234,6 +234,12 @@ def test_emails_that_are_no_safe_folder_names_are_refused(tmp_path, owner, ana, 
             call(email)
 
 
+def test_one_address_is_one_party(owner, ana):
+    for call in (lambda: owner.accept(OWNER), lambda: ana.ask(ANA)):
+        with pytest.raises(ConfigError, match="your own address"):
+            call()
+
+
 def test_an_analyst_does_not_make_an_exchange_by_a_misspelt_path(tmp_path):
     with pytest.raises(ExchangeUnavailable, match="does not exist") as refused:
         AnalystDatasite.open(tmp_path / "a", email=ANA, exchange=str(tmp_path / "misspelt"))
