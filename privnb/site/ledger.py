@@ -216,6 +216,10 @@ class Standing:
         """The largest epsilon one more release could have."""
         return _epsilon_fitting(self.rho_left, self.table.terms.conversion_delta)
 
+    def epsilon_needed(self, rho: int) -> Decimal:
+        """Return the epsilon of a grant that would pay for ``rho`` units more."""
+        return _epsilon_shown(self.rho_spent + rho, self.table.terms.conversion_delta)
+
     def shortfall(self, *, rho: int, delta: int) -> Literal["grant", "table", "delta"] | None:
         """Tell which cap a further charge would break, or None when all hold."""
         if self.table.delta_spent + delta > self.table.terms.delta_cap:

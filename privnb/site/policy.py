@@ -45,7 +45,7 @@ def decide(
     """
     if charge.purpose not in schema.purposes:
         return refusal(_wrong_purpose(charge, schema))
-    how = _command(charge, owner)
+    how = _command(charge, owner, epsilon=charge.epsilon)
     grant = standing.grant
     if grant is None or grant.withdrawn:
         state = "no grant" if grant is None else "no grant any more"
@@ -65,7 +65,7 @@ def decide(
         )
     shortfall = standing.shortfall(rho=charge.rho, delta=charge.delta)
     if shortfall is not None:
-        return refusal(_too_expensive(charge, standing, shortfall, how))
+        return refusal(_too_expensive(charge, standing, shortfall, owner))
     return Decision(outcome="release", rule="grant")
 
 
@@ -80,7 +80,7 @@ def _wrong_purpose(charge: Charge, schema: TableSchema) -> AccessRefused:
 
 
 def _too_expensive(
-    charge: Charge, standing: Standing, shortfall: Literal["grant", "table", "delta"], how: str
+    charge: Charge, standing: Standing, shortfall: Literal["grant", "table", "delta"], owner: str
 ) -> BudgetExceeded:
     if shortfall == "delta":
         return BudgetExceeded(
@@ -99,19 +99,19 @@ def _too_expensive(
         if left > 0
         else "Ask the owner, "
     )
-    if shortfall == "table":
-        how = f"{_owner(how)}, whether the table's total may be raised."
+    needed = in_words(standing.epsilon_needed(charge.rho))
+    how = (
+        f"{owner}, whether the table's total may be raised."
+        if shortfall == "table"
+        else _command(charge, owner, epsilon=needed)
+    )
     return BudgetExceeded(
         f"This costs epsilon {charge.epsilon}, but {fits} in {whose}.", hint=ask + how
     )
 
 
-def _command(charge: Charge, owner: str) -> str:
+def _command(charge: Charge, owner: str, *, epsilon: str) -> str:
     return (
         f"{owner}, to run: privnb site grant DIR {charge.analyst} --table {charge.table} "
-        f"--purpose {charge.purpose} --epsilon {charge.epsilon}"
+        f"--purpose {charge.purpose} --epsilon {epsilon}"
     )
-
-
-def _owner(how: str) -> str:
-    return how.partition(",")[0]

@@ -84,6 +84,14 @@ def test_over_the_grant_the_refusal_says_what_would_fit():
     assert "epsilon 2 or less" in problem.hint
 
 
+def test_the_grant_it_names_pays_for_what_was_spent_and_what_is_asked():
+    spent = units("1")
+    problem = decision(grant="2", epsilon="2", spent=spent).problem
+    needed = problem.hint.rpartition("--epsilon ")[2]
+    assert Decimal(2) < Decimal(needed) < Decimal(3)
+    assert decision(grant=needed, epsilon="2", spent=spent).problem is None
+
+
 def test_with_nothing_left_it_says_so():
     problem = decision(grant="1", spent=units("1"), epsilon="1").problem
     assert "nothing is left in your grant" in problem.message
