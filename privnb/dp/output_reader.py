@@ -94,7 +94,7 @@ class OutputReader:
             raise refusal(
                 "* would return single rows.",
                 "Name aggregates and the columns you group by.",
-                code="E_AGGREGATE",
+                code="E_NOT_GROUPED",
                 node=node,
             )
         if type(node) in _ARITHMETIC:

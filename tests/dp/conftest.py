@@ -5,12 +5,18 @@ from __future__ import annotations
 from decimal import Decimal
 
 import duckdb
+import pyarrow as pa
 import pytest
+from hypothesis import settings
 
 from privnb.dp import noise
 from privnb.dp.bounding import bounding_sql
 from privnb.dp.planner import plan
 from privnb.dp.schema import Bounds, Column, TableSchema, UnitBounds
+
+# Shared machines are slow at times; how long an example takes proves nothing.
+settings.register_profile("dp", deadline=None)
+settings.load_profile("dp")
 
 SOURCE = """CREATE TABLE source (
     person VARCHAR, plan VARCHAR, year BIGINT, city VARCHAR, visits BIGINT, dollars DOUBLE,
@@ -58,8 +64,11 @@ class Database:
         self.connection = duckdb.connect(config={"threads": 1})
         self.connection.execute(SOURCE)
         if rows:
-            marks = ", ".join("?" * 10)
-            self.connection.executemany(f"INSERT INTO source VALUES ({marks})", rows)
+            names = [str(place) for place in range(10)]
+            columns = [pa.array(column) for column in zip(*rows, strict=True)]
+            self.connection.register("rows", pa.table(columns, names=names))
+            self.connection.execute("INSERT INTO source SELECT * FROM rows")
+            self.connection.unregister("rows")
         bounded = bounding_sql(schema, source='"source"')
         self.connection.execute(f'CREATE TABLE "visits" AS {bounded}', {"key": "k" * 32})
 

@@ -154,9 +154,7 @@ def check_claims(query, changes):
         assert sum(change**2 for change in moved) <= limits["l2"] ** 2
 
 
-@settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sql=queries(), rows=neighbours(), changes=schemas)
 def test_one_unit_moves_every_vector_by_at_most_its_claimed_sensitivity(
     sql, rows, changes, planned, schema_with, database
@@ -218,6 +216,23 @@ def test_the_claims_are_tight(sql, rows, claimed, planned, database, schema):
         assert moved >= vector.l2 * 0.95
         if claimed is not None:
             assert math.isclose(vector.l2, claimed)
+
+
+def test_a_unit_without_values_in_a_group_adds_nothing(planned, database, schema_with):
+    sql = "SELECT SUM(dollars) FROM visits"
+    query = planned(sql, schema_with(max_rows_per_unit=40))
+    assert query.vectors[0].clamp is not None
+    without_values = [(f"P{n}", *worst(dollars=None)[1:]) for n in range(20)]
+    assert database(without_values).run(query) == [(0,)]
+
+
+def test_rows_that_break_a_claimed_unique_key_still_move_no_more_than_it_says(
+    planned, database, schema_with
+):
+    unique = schema_with(unique_keys=(("person", "year"),))
+    query = planned("SELECT year, COUNT(*), SUM(visits) FROM visits GROUP BY year", unique)
+    same = database([worst(score=float(n)) for n in range(9)], unique)
+    check_claims(query, differences(query, same.run(query), database([], unique).run(query)))
 
 
 def test_a_unique_key_in_the_grouping_lowers_the_sensitivity(planned, schema_with):
