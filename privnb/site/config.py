@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from privnb.datasite.names import is_email
+from privnb.dp.bounding import check_schema
 from privnb.dp.schema import TableSchema
 from privnb.errors import ConfigError
 from privnb.site.bins import Bins
@@ -170,6 +171,10 @@ def _read_table(section: Section, name: str) -> TableConfig:
         total_epsilon=_read_total(section),
     )
     section.finish()
+    try:
+        check_schema(schema, rows=public_rows or 1)
+    except ConfigError as error:
+        section.fail(error.message, hint=error.hint)
     return table
 
 

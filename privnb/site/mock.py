@@ -20,7 +20,7 @@ from privnb.site.sources import SOURCE
 
 __all__ = ["fill_mock", "mock_rows"]
 
-_MOST_ROWS = 5_000
+_MOST_ROWS = 2_000
 _NULL_SHARE = 0.03
 _WORDS = ("alpha", "beta", "gamma", "delta", "epsilon")
 _FIRST_DAY = dt.date(2020, 1, 1)
@@ -46,7 +46,7 @@ def fill_mock(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> Non
 def mock_rows(schema: TableSchema) -> pa.Table:
     """Make up rows that honour types, bounds, values, nullability, unit and unique keys.
 
-    At most 5,000 rows; their number says nothing about the real table's, unless that is public.
+    At most 2,000 rows; their number says nothing about the real table's, unless that is public.
     """
     random = np.random.default_rng(int(wire.sha256_hex(wire.encode(schema)), 16))
     rows = min(_MOST_ROWS, schema.public_rows or _MOST_ROWS)

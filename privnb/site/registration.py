@@ -138,13 +138,13 @@ def _create_in_parts(
 
 def _fingerprint(config: SiteConfig, table: TableConfig, key: bytes) -> str:
     """Name all that decides the bounded rows; a live source gets a name of its own each time."""
-    stamp = source_stamp_of(config, table)
+    stamp = _stamp(config, table)
     rules = [repr(table), bounding_sql(table.schema, source=SOURCE), wire.sha256_hex(key)]
     whole = {"source": stamp or secrets.token_hex(16), "rules": rules}
     return wire.sha256_hex(wire.canonical_json(whole))[:24]
 
 
-def source_stamp_of(config: SiteConfig, table: TableConfig) -> tuple[str, int, int] | None:
+def _stamp(config: SiteConfig, table: TableConfig) -> tuple[str, int, int] | None:
     """Read the source's stamp; a file that vanishes meanwhile is the owner's to mend."""
     with located(config, table):
         return source_stamp(config, table)
@@ -152,16 +152,17 @@ def source_stamp_of(config: SiteConfig, table: TableConfig) -> tuple[str, int, i
 
 @contextlib.contextmanager
 def _room(config: SiteConfig, table: TableConfig) -> Iterator[None]:
-    """Tell a full disk or memory from a broken source."""
+    """Tell a full disk or memory from a broken source: our own files are what cannot be written."""
     try:
         yield
-    except ConfigError as error:
-        text = error.message.lower()
-        if "no space left" in text or "out of memory" in text:
-            hint = f"Make room in {config.directory} or on the machine, then start again."
-            problem = f"There is no room to register table {table.name!r}."
-            raise StateError(problem, hint=hint) from None
-        raise
+    except (ConfigError, duckdb.Error) as error:
+        said = str(error).lower()
+        ours = ("no space left", "out of memory", WORKSPACE_PREFIX)
+        if isinstance(error, ConfigError) and not any(sign in said for sign in ours):
+            raise
+        hint = f"Make room in {config.directory} or on the machine, then start again."
+        problem = f"There is no room to register table {table.name!r}."
+        raise StateError(problem, hint=hint) from None
 
 
 def _is_whole(path: Path) -> bool:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import duckdb
 import ibis
 import ibis.expr.datatypes as dt
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 from ibis.common.exceptions import IbisError
 
@@ -198,10 +199,10 @@ def _stream(config: SiteConfig, table: TableConfig, duck: Any) -> None:
             backend.disconnect()
     except (ConfigError, IbisError, duckdb.Error):
         raise
-    except ImportError as missing:
+    except ImportError:
         scheme = urlsplit(table.source).scheme
         raise config.error(
-            f"Reading {scheme} needs a package that is not installed: {missing.name}.",
+            f"Reading {scheme} needs a package that is not installed.",
             *("tables", table.name, "source"),
             hint=f"Run: pip install 'ibis-framework[{scheme}]'",
         ) from None
@@ -244,7 +245,7 @@ def _shown(source: str) -> str:
 def _meant(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{guess}It has: {', '.join(sorted(known)[:50])}."
+    return f"{guess}It has: {', '.join(sorted(known)[:50]) or 'nothing'}."
 
 
 def _visible(config: SiteConfig, table: TableConfig, raw: ir.Table) -> ir.Table:
@@ -327,7 +328,11 @@ def _cut(value: ir.Value, bins: CutBins) -> ir.Value:
         problem = f"cuts need numbers, but {bins.source!r} is {value.type()}"
         raise IbisError(problem)
     number = value.cast("float64")
+    missing = number.isnull()
+    # A database that has no test for NaN, such as SQLite or MySQL, has no NaN either.
+    if value.type().is_floating() and value.get_backend().has_operation(ops.IsNan):
+        missing |= number.isnan()
     steps = [(number < cut, label) for cut, label in zip(bins.cuts, bins.labels[:-1], strict=True)]
     kind = ibis.literal(bins.labels[0]).type()
-    missing = ibis.null(kind) if bins.missing is None else bins.missing
-    return ibis.cases((number.isnull() | number.isnan(), missing), *steps, else_=bins.labels[-1])
+    absent = ibis.null(kind) if bins.missing is None else bins.missing
+    return ibis.cases((missing, absent), *steps, else_=bins.labels[-1])

@@ -15,7 +15,7 @@ from typing import Any, Self
 import duckdb
 
 from privnb.dp.schema import TableSchema
-from privnb.errors import SiteFailure
+from privnb.errors import SiteFailure, StateError
 from privnb.site.config import SiteConfig
 from privnb.site.mock import fill_mock
 from privnb.site.registration import KEY_PREFIX, WORKSPACE_PREFIX, bounding_key, register
@@ -63,18 +63,11 @@ class Tables:
         StateError
             When the state directory is full or damaged.
         """
-        folder = state / "tables"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(folder):
-            _remove(folder.glob(f"{WORKSPACE_PREFIX}*"))
-            _remove(state.glob(f"{KEY_PREFIX}*"))
-            key = bounding_key(state / "bounding.key")
-            files = {
-                table.name: register(config, table, folder=folder, key=key)
-                for table in config.tables
-            }
-            _remove(path for path in folder.glob("*.duckdb*") if path not in files.values())
-            bounded = _open_files(files)
+        try:
+            bounded = _register_all(config, state)
+        except OSError as error:
+            problem = f"The state directory {state} cannot be used: {error.strerror}."
+            raise StateError(problem, hint="Mend its permissions, or make room.") from None
         schemas = {table.name: table.schema for table in config.tables}
         return cls(schemas, bounded=bounded, mock=_open_mock(schemas))
 
@@ -112,6 +105,20 @@ class Tables:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _register_all(config: SiteConfig, state: Path) -> duckdb.DuckDBPyConnection:
+    folder = state / "tables"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _alone(folder):
+        _remove(folder.glob(f"{WORKSPACE_PREFIX}*"))
+        _remove(state.glob(f"{KEY_PREFIX}*"))
+        key = bounding_key(state / "bounding.key")
+        files = {
+            table.name: register(config, table, folder=folder, key=key) for table in config.tables
+        }
+        _remove(path for path in folder.glob("*.duckdb*") if path not in files.values())
+        return _open_files(files)
 
 
 @contextlib.contextmanager

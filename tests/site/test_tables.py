@@ -1,8 +1,9 @@
 """Registration and the locked-down tables that queries run on."""
 
+import contextlib
 import datetime as dt
-import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -545,8 +546,45 @@ def test_a_huge_cell_of_a_parquet_file_costs_nothing_but_time(site):
         assert tables.rows("SELECT kind FROM visits") == [("low",)]
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="the superuser may write everywhere")
-def test_a_state_directory_that_cannot_be_written_is_an_error_of_state(site):
-    (site / "state").mkdir(mode=0o500)
-    with pytest.raises(StateError):
+def test_a_state_directory_that_cannot_be_used_is_an_error_of_state(site):
+    (site / "state").write_text("a file is in the way")
+    with pytest.raises(StateError, match="cannot be used"):
         opened(site)
+
+
+def test_a_full_disk_is_an_error_of_state_and_leaves_nothing(site):
+    """A limit on the size of files is what a test can have in place of a full disk."""
+    code = (
+        "import pathlib, resource, signal, sys\n"
+        "from privnb.errors import StateError\n"
+        "from privnb.site.config import load_config\n"
+        "from privnb.site.tables import Tables\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+        "site = pathlib.Path(sys.argv[1])\n"
+        "try:\n"
+        "    Tables.open(load_config(site), state=site / 'state')\n"
+        "except StateError as error:\n"
+        "    sys.exit(f'{error} {error.hint}')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(site)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "room" in done.stderr
+    assert registered(site) == []
+    with opened(site) as tables:
+        assert tables.rows("SELECT count(*) FROM visits") == [(4,)]
+
+
+def test_sqlite_is_read_by_url(site):
+    with contextlib.closing(sqlite3.connect(site / "clinic.db")) as connection:
+        columns = "person INT, year INT, cost REAL, code INT, town TEXT, age REAL"
+        connection.execute(f"CREATE TABLE log ({columns})")
+        rows = [(1, 1, 5.5, 3, "Ulm", 30), (2, 1, 7, 1, "", None)]
+        connection.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", rows)
+        connection.commit()
+    edited(site, '"visits.parquet"', '"sqlite://clinic.db"\nsource_table = "log"')
+    with opened(site) as tables:
+        rows = tables.rows("SELECT _unit, cost, kind, age_group FROM visits ORDER BY ALL")
+    assert rows == [(1, 5.5, "Ulm high", "adult"), (2, 7.0, "low", "unknown")]
