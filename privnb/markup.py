@@ -42,10 +42,13 @@ CARD = (
 _SHORT = 16
 """Characters up to which a cell is never broken into lines."""
 
-_CELL = "padding:5px 12px;text-align:left;vertical-align:top;white-space:normal"
+_CELL = "padding:5px 10px;text-align:left;vertical-align:top;white-space:normal"
 _HEAD = f"{_CELL};font-weight:600;{MUTED};border-bottom:1px solid {LINE}"
-_TABLE = "border-collapse:collapse;margin:0;width:100%;font-variant-numeric:tabular-nums"
-_CAPTION = "caption-side:top;text-align:left;padding:2px 12px 6px;font-weight:600;color:inherit"
+_TABLE = (
+    "border-collapse:collapse;margin:0;width:100%;table-layout:auto;"
+    "font-variant-numeric:tabular-nums"
+)
+_CAPTION = "caption-side:top;text-align:left;padding:2px 10px 6px;font-weight:600;color:inherit"
 
 
 class Html(str):

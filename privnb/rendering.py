@@ -36,6 +36,7 @@ _FULL_TABLE = (
     "font-variant-numeric:tabular-nums;table-layout:auto"
 )
 _MOCK_BANNER = "background:rgba(240,173,0,.18);border-bottom:2px dashed rgba(240,173,0,.9)"
+_HANGING = "padding-left:1em;text-indent:-1em"
 _QUIET_BANNER = f"background:{TINT};border-bottom:1px solid {LINE}"
 _MOCK = "MOCK: synthetic rows of the mock twin. Nothing real was read, nothing was spent."
 
@@ -191,7 +192,7 @@ def _label_html(release: Release) -> Html:
             ),
             tag(
                 "td",
-                *(tag("div", line) for line in lines),
+                *(tag("div", line, style=_HANGING) for line in lines),
                 style=f"{_CELL};text-align:left;max-width:46em;white-space:normal",
             ),
             style="background:transparent",

@@ -68,7 +68,7 @@ def budgets_html(
         "section",
         tag("style", Html(_MOVE)) if before else "",
         table(_CAPTION, _HEADINGS, rows, numeric=(2, 3)) if rows else empty,
-        tag("div", _MEANING, style=f"padding:8px 12px 0;{_SMALL}") if rows else "",
+        tag("div", _MEANING, style=f"padding:8px 10px 0;{_SMALL}") if rows else "",
         class_="pn-budget",
         aria_label=_CAPTION,
         style=f"{CARD};padding:8px 2px 8px",
@@ -124,7 +124,7 @@ def _meter(budget: Budget, site: str, before: Mapping[tuple[str, str, str], floa
         aria_valuemax=budget.epsilon_granted,
         aria_valuenow=budget.epsilon_left,
         aria_valuetext=words,
-        style="width:150px;height:8px;border-radius:4px;margin:5px 0 2px;"
+        style="width:120px;height:8px;border-radius:4px;margin:5px 0 2px;"
         "background:rgba(128,128,128,.25)",
     )
     return Html(bar + tag("div", words, " · running low" if low else "", style="font-size:12px"))
@@ -146,5 +146,10 @@ def _history(budget: Budget) -> Html:
     return tag(
         "details",
         tag("summary", f"{count} release{'s' if count > 1 else ''}", style="cursor:pointer"),
-        tag("ol", *items, reversed="", style="margin:4px 0 0;padding-left:2em;font-size:12px"),
+        tag(
+            "ol",
+            *items,
+            reversed="",
+            style="margin:4px 0 0;padding-left:2em;font-size:12px;white-space:normal",
+        ),
     )
