@@ -85,8 +85,8 @@ class Agent:
         self._pauses = _REMOTE_PAUSES if "://" in _without_local(config.exchange) else _LOCAL_PAUSES
         self._rates: dict[str, _Rate] = {}
         self._hopeless: set[tuple[str, str]] = set()
-        # Replies the exchange has taken, noted with the next quiet moment's transaction: should
-        # that note be lost, the same bytes are sent once more.
+        # Replies the exchange has taken. They are noted together every few seconds: should a note
+        # be lost, the same bytes are offered to the exchange once more.
         self._sent: list[tuple[str, str]] = []
         self._next_heartbeat = self._next_recovery = 0.0
 
@@ -111,8 +111,6 @@ class Agent:
         for job in self._port.poll(self._answering.book):
             handled.add((job.sender, job.name))
             answered += self._handle(job)
-        if not answered:
-            self._note_sent()
         if recover:
             self._next_recovery = time.monotonic() + _RECOVERY_SECONDS
             answered += self._send_owed(handled)

@@ -106,7 +106,7 @@ class Answering:
         self._today = today
         self.book = RequestBook(database)
         # Computed but not yet stored, because the disk was full: to be stored, never recomputed.
-        self._unstored: dict[tuple[str, str], tuple[Reply, bool]] = {}
+        self._unstored: dict[tuple[str, str], Outgoing] = {}
 
     def warm(self) -> None:
         """Do once, for nobody, what the first request would wait for."""
@@ -285,7 +285,6 @@ class Answering:
     def _execute(
         self, record: Record, plan: Plan, charge: ledger.Charge, budget: Budget | None
     ) -> Outgoing | None:
-        succeeded = True
         try:
             if budget is None:
                 raise ValueError("the table or its grant is gone")  # noqa: TRY301
@@ -296,43 +295,54 @@ class Answering:
                 label=self._engine.label(plan, budget),
                 budget=budget,
             )
-            if len(wire.encode(reply)) > wire.MAX_BYTES:
+            data = wire.encode(reply)
+            if len(data) > wire.MAX_BYTES:
                 raise ValueError("the answer is larger than any message may be")  # noqa: TRY301
         except Exception:
             # What happened may depend on the data: the analyst is told nothing of it.
             logger.exception("request %s failed and stays charged", record.name)
-            succeeded = False
-            reply = charged_failure(record.name, charge, budget)
-        return self._store(record, reply, succeeded=succeeded)
+            return self._store_failure(record, charge, budget)
+        return self._store(record, charge, Outgoing(reply=data, succeeded=True))
 
-    def _store(self, record: Record, reply: Reply, *, succeeded: bool) -> Outgoing | None:
+    def _store_failure(
+        self, record: Record, charge: ledger.Charge, budget: Budget | None
+    ) -> Outgoing | None:
+        data = wire.encode(charged_failure(record.name, charge, budget))
+        return self._store(record, charge, Outgoing(reply=data, succeeded=False))
+
+    def _store(self, record: Record, charge: ledger.Charge, outgoing: Outgoing) -> Outgoing | None:
         key = (record.sender, record.name)
-        self._unstored[key] = (reply, succeeded)
-        data = wire.encode(reply)
+        self._unstored[key] = outgoing
         with self._database.write() as transaction:
             mine = self.book.store_reply(
-                transaction, record, reply=data, succeeded=succeeded, agent=self._lock.name
+                transaction,
+                record,
+                reply=outgoing.reply,
+                succeeded=outgoing.succeeded,
+                agent=self._lock.name,
             )
             if mine:
                 ledger.settle(transaction, analyst=record.sender, request=record.name)
                 record_event(
                     transaction,
-                    "release" if succeeded else "failure",
+                    "release" if outgoing.succeeded else "failure",
                     analyst=record.sender,
                     request=record.name,
-                    digest=reply.digest,
-                    epsilon=reply.label.epsilon if reply.label else None,
-                    output=wire.sha256_hex(data),
+                    table=charge.table,
+                    purpose=charge.purpose,
+                    digest=charge.digest,
+                    epsilon=charge.epsilon,
+                    output=wire.sha256_hex(outgoing.reply),
                 )
         del self._unstored[key]
-        return Outgoing(reply=data, succeeded=succeeded) if mine else None
+        return outgoing if mine else None
 
     def _resume(self, record: Record) -> Outgoing | None:
         if record.reply is not None:
             return Outgoing(reply=record.reply, succeeded=record.succeeded)
         waiting = self._unstored.get((record.sender, record.name))
         if waiting is not None:
-            return self._store(record, waiting[0], succeeded=waiting[1])
+            return self._store(record, self._paid(record)[0], waiting)
         if record.attempts >= _ATTEMPTS:
             return self._fail(record)
         if not self.book.take_over(record, agent=self._lock.name):
@@ -348,9 +358,7 @@ class Answering:
                 raise ValueError("the reservation does not pay for the plan any more")  # noqa: TRY301
         except Exception:
             logger.exception("request %s cannot be taken up again", record.name)
-            return self._store(
-                record, charged_failure(record.name, charge, budget), succeeded=False
-            )
+            return self._store_failure(record, charge, budget)
         logger.info("resume reserved analyst=%s request=%s", record.sender, record.name)
         return self._execute(record, plan, charge, budget)
 
@@ -359,7 +367,7 @@ class Answering:
             return None
         charge, budget = self._paid(record)
         logger.error("request %s failed and stays charged: it was interrupted twice", record.name)
-        return self._store(record, charged_failure(record.name, charge, budget), succeeded=False)
+        return self._store_failure(record, charge, budget)
 
     def _paid(self, record: Record) -> tuple[ledger.Charge, Budget | None]:
         with self._database.read() as snapshot:
