@@ -75,8 +75,8 @@ def test_the_estimate_is_of_the_demos_promised_scale(planned, schema_with):
 
 
 def test_every_accepted_shape_has_a_finite_estimate(planned):
-    sql = """SELECT MEDIAN(dollars) m, STDDEV(visits) s, VAR_POP(dollars) v, COUNT(DISTINCT person) p,
-        SUM(visits) * 2 - COUNT(*) x FROM visits WHERE year = 1"""
+    sql = """SELECT MEDIAN(dollars) m, STDDEV(visits) s, VAR_POP(dollars) v, COUNT(DISTINCT person)
+        AS p, SUM(visits) * 2 - COUNT(*) x FROM visits WHERE year = 1"""
     for line in planned(sql, epsilon="5").estimate().lines:
         assert line.half_width is None or math.isfinite(line.half_width)
         assert line.note

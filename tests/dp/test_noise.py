@@ -1,4 +1,4 @@
-"""False alarms: each statistical test here fails a correct mechanism once in about a million runs."""
+"""False alarms: a statistical test fails a correct mechanism once in about a million runs."""
 
 import math
 

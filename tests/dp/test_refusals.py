@@ -1,3 +1,7 @@
+"""What is refused, by code; what is accepted; and that refusals help."""
+
+# ruff: noqa: S608, RUF001, ISC004 - what is tested is SQL, odd letters, long entries
+
 import pytest
 
 from privnb.errors import QueryRefused
@@ -245,7 +249,8 @@ def test_what_is_inside_the_subset_is_planned_and_runs(sql, planned, database):
 
 
 def test_no_text_of_the_analyst_reaches_the_engine(planned):
-    sql = 'SELECT plan AS "x\'; DROP", COUNT(*) AS "y""z" FROM visits WHERE city = \'it\'\'s; --\' GROUP BY plan -- evil'
+    sql = """SELECT plan AS "x'; DROP", COUNT(*) AS "y""z" FROM visits
+        WHERE city = 'it''s; --' GROUP BY plan -- evil"""
     made = planned(sql).sql
     assert "DROP" not in made
     assert "evil" not in made
