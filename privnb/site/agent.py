@@ -89,6 +89,7 @@ class Agent:
         # be lost, the same bytes are offered to the exchange once more.
         self._sent: list[tuple[str, str]] = []
         self._next_heartbeat = self._next_recovery = 0.0
+        self._config_stamp = _stamp(config.path)
 
     def warm(self) -> None:
         """Load all that the first request would otherwise wait for, some seconds long."""
@@ -197,6 +198,14 @@ class Agent:
         if now >= self._next_heartbeat:
             self._port.publish_card(self._config.name)
             self._next_heartbeat = now + _HEARTBEAT_SECONDS
+            self._watch_config()
+
+    def _watch_config(self) -> None:
+        stamp = _stamp(self._config.path)
+        if stamp != self._config_stamp:
+            # Bounds and keys are built into the tables: a change is never taken up half-way.
+            logger.warning("%s has changed: restart the agent to use it", self._config.path)
+            self._config_stamp = stamp
 
     def _note_sent(self) -> None:
         if self._sent:
@@ -247,6 +256,13 @@ class _Rate:
             return False
         self._left -= 1
         return True
+
+
+def _stamp(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _without_local(exchange: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,10 +205,10 @@ class Database:
             connection = self._engine.raw_connection()
             try:
                 connection.cursor().execute("PRAGMA journal_mode=WAL")
-            except Exception as problem:
+            except sqlite3.OperationalError as problem:
                 # The switch itself does not wait for others, whatever the timeout.
                 if "locked" not in str(problem) or time.monotonic() > give_up:
-                    raise exc.OperationalError(None, None, problem) from problem
+                    raise
                 time.sleep(0.02)
             else:
                 return
@@ -251,24 +252,28 @@ class Database:
             yield
         except exc.TimeoutError:
             raise self._busy() from None
+        except (exc.IntegrityError, exc.ProgrammingError, exc.DataError):
+            raise  # a mistake of ours, not of the database
         except exc.DatabaseError as problem:
-            if isinstance(problem, exc.IntegrityError | exc.ProgrammingError | exc.DataError):
-                raise
-            text = str(problem.orig)
-            if "locked" in text or "busy" in text:
-                raise self._busy() from None
-            if "full" in text or "disk I/O" in text or "readonly" in text:
-                raise StateError(
-                    f"The site's database {self._where} cannot be written: {text}.",
-                    hint="Make room on the disk and look at the folder's permissions; nothing "
-                    "was lost, and waiting requests are answered afterwards.",
-                ) from None
-            if "malformed" in text or "not a database" in text:
-                raise self._damaged() from None
-            raise StateError(
-                f"The site's database {self._where} cannot be used: {text}.",
-                hint="Look at the file, its folder and their permissions.",
-            ) from None
+            raise self._told(str(problem.orig)) from None
+        except sqlite3.Error as problem:  # while connecting, which SQLAlchemy does not translate
+            raise self._told(str(problem)) from None
+
+    def _told(self, text: str) -> StateError:
+        if "locked" in text or "busy" in text:
+            return self._busy()
+        if "malformed" in text or "not a database" in text:
+            return self._damaged()
+        if "full" in text or "disk I/O" in text or "readonly" in text:
+            return StateError(
+                f"The site's database {self._where} cannot be written: {text}.",
+                hint="Make room on the disk and look at the folder's permissions; nothing was "
+                "lost, and waiting requests are answered afterwards.",
+            )
+        return StateError(
+            f"The site's database {self._where} cannot be used: {text}.",
+            hint="Look at the file, its folder and their permissions.",
+        )
 
     def _busy(self) -> StateError:
         return StateError(

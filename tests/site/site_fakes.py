@@ -42,6 +42,7 @@ def site_config(directory: Path, *, total: str = "10"):
     """Have the shape of a `SiteConfig` with one table."""
     return SimpleNamespace(
         directory=directory,
+        path=directory / "site.toml",
         name="northside",
         owner="owner@northside.example",
         exchange=str(directory / "exchange"),

@@ -434,6 +434,17 @@ def test_the_loop_outlives_every_failure_and_says_each_outage_once(site, caplog)
     assert site.port.cards >= 1
 
 
+def test_a_changed_site_toml_is_noticed_and_not_taken_up_half_way(site, monkeypatch, caplog):
+    monkeypatch.setattr("privnb.site.agent._HEARTBEAT_SECONDS", 0.0)
+    site.agent.step()
+    assert not caplog.records
+    site.config.path.write_text("name = 'elsewhere'")
+    site.agent.step()
+    site.agent.step()
+    (record,) = caplog.records
+    assert "restart the agent" in record.getMessage()
+
+
 # Several agents
 
 

@@ -1,0 +1,104 @@
+"""The site's database says clearly why it cannot be used, and never starts over by itself."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+
+import pytest
+import sqlalchemy as sa
+
+from privnb.errors import StateError
+from privnb.site import database as tables
+from privnb.site.database import Database, record_event
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state" / "site.sqlite"
+
+
+def test_only_the_owner_can_read_it(path):
+    Database.open(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_it_waits_for_the_disk_at_every_commit(path):
+    database = Database.open(path)
+    with database.read() as snapshot:
+        assert snapshot.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert snapshot.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+    database.close()
+
+
+def test_a_failed_transaction_leaves_nothing_behind(path):
+    database = Database.open(path)
+
+    def fail(transaction):
+        record_event(transaction, "start")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), database.write() as transaction:
+        fail(transaction)
+    with database.read() as snapshot:
+        assert snapshot.execute(sa.select(sa.func.count()).select_from(tables.events)).scalar() == 0
+    database.close()
+
+
+def test_what_was_committed_is_there_after_reopening(path):
+    database = Database.open(path)
+    with database.write() as transaction:
+        record_event(transaction, "start", site="northside")
+    database.close()
+    database = Database.open(path)
+    with database.read() as snapshot:
+        assert '"site":"northside"' in snapshot.execute(sa.select(tables.events.c.body)).scalar()
+    database.close()
+
+
+def test_a_newer_database_is_not_touched(path):
+    Database.open(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE schema_version SET version = 99")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StateError, match="newer privnb"):
+        Database.open(path)
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" * 300])
+def test_a_damaged_database_is_named_and_kept(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(StateError, match="damaged") as refused:
+        Database.open(path)
+    assert "backup" in refused.value.hint
+    assert path.read_bytes() == content
+
+
+def test_a_database_held_by_another_process_is_an_error_not_a_hang(path, monkeypatch):
+    monkeypatch.setattr(tables, "_BUSY_SECONDS", 0.1)
+    database = Database.open(path)
+    holder = sqlite3.connect(path)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StateError, match="in use"), database.write():
+        pass
+    holder.close()
+    with database.write() as transaction:
+        record_event(transaction, "start")
+    database.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(StateError, match="cannot be opened"):
+        Database.open(tmp_path / "state" / "site.sqlite")
+
+
+def test_a_folder_where_the_database_should_be_is_an_error(path):
+    path.mkdir(parents=True)
+    with pytest.raises(StateError, match="cannot be opened"):
+        Database.open(path)
