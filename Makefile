@@ -36,7 +36,7 @@ lab: .venv/demo
 	@$(BIN)/privnb lab
 
 test: .venv/test
-	@$(BIN)/python -m pytest --numprocesses 2
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: .venv/test
 	$(BIN)/ruff check .

@@ -209,6 +209,7 @@ class Session:
         ... )  # doctest: +SKIP
         >>> request.result(timeout=60).df  # doctest: +SKIP
         """
+        cards = self._cards_of(sites)
         if not purpose:
             raise RequestRefused(
                 "No purpose was given.",
@@ -216,7 +217,7 @@ class Session:
                 code="E_PURPOSE",
             )
         computation = self._computation(sql, epsilon=epsilon, purpose=purpose, params=params)
-        return self._submit("run", self._cards_of(sites), computation)
+        return self._submit("run", cards, computation)
 
     def estimate(
         self,
@@ -228,8 +229,9 @@ class Session:
         params: Parameters | None = None,
     ) -> Estimates:
         """Learn the price and the expected error at each site. Costs nothing, touches no data."""
+        cards = self._cards_of(sites)
         computation = self._computation(sql, epsilon=epsilon, purpose=purpose, params=params)
-        replies = self._answers("estimate", self._cards_of(sites), computation)
+        replies = self._answers("estimate", cards, computation)
         found = {
             site: reply.estimate
             for site, reply in replies.items()
@@ -249,8 +251,9 @@ class Session:
         params: Parameters | None = None,
     ) -> Release:
         """Try a question on the sites' mock twins: synthetic rows, nothing spent, nothing real."""
+        cards = self._cards_of(sites)
         computation = self._computation(sql, epsilon=epsilon, purpose=None, params=params)
-        request = self._submit("mock", self._cards_of(sites), computation)
+        request = self._submit("mock", cards, computation)
         try:
             return request.result(timeout=_QUICK)
         finally:

@@ -66,5 +66,5 @@ def open_agent(directory: Path) -> Agent:
     state = config.directory / "state"
     database = Database.open(database_path(config))
     port = open_datasite(config)
-    tables = Tables.open(config, state=state / "tables")
+    tables = Tables.open(config, state=state)
     return Agent(config, port=port, tables=tables, database=database, state=state)

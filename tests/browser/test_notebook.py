@@ -5,7 +5,7 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("lab")]
 
 ASK = "--site northside --site riverside --epsilon 1 --purpose utilisation-research"
 SQL = """SELECT plan_type, COUNT(*) AS person_years, AVG(mdvis) AS visits, SUM(meddol) AS dollars

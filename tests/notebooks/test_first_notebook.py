@@ -12,6 +12,8 @@ import pytest
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
+pytestmark = pytest.mark.xdist_group("demo")  # one set of agents serves them all
+
 NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
 FIRST = NOTEBOOKS / "01_first_secure_query.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"
