@@ -80,7 +80,7 @@ def threshold_delta(schema: TableSchema) -> float:
     >>> table = TableSchema(
     ...     name="t", columns=(), privacy_unit="u", max_rows_per_unit=1, delta=2e-6
     ... )
-    >>> threshold_delta(table)
+    >>> round(threshold_delta(table), 12)
     1e-08
     """
     return _whole_grains(schema.delta / 2 / _THRESHOLDED_RELEASES, DELTA_GRAIN)

@@ -61,8 +61,8 @@ _SHOWN = Decimal("0.0001")
 def units_up(value: float, unit: Fraction) -> int:
     """Count a loss in whole units, rounded up.
 
-    >>> units_up(0.5, RHO_UNIT), units_up(1e-13, RHO_UNIT)
-    (500000000000000, 100)
+    >>> units_up(0.5, RHO_UNIT), units_up(1e-16, RHO_UNIT)
+    (500000000000000, 1)
     """
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"not a loss: {value}")
