@@ -166,6 +166,8 @@ def bounding_sql(schema: TableSchema, *, source: str, key_parameter: str = "key"
     Notes
     -----
     The source is read once, so a source that changes meanwhile cannot break the limit on rows.
+    DuckDB sorts it in memory, so a large source is bounded in parts: each with all rows of some of
+    the units, for example ``(FROM source WHERE hash(unit) % 8 = 0)``. The result is the same.
     Rows that are equal in every column count as often as they occur. No two rows of a unit share
     a declared unique key: of those that do in the source, one is kept.
     """

@@ -38,6 +38,18 @@ def test_the_rows_kept_of_a_unit_do_not_depend_on_other_units_or_on_the_order(da
     assert first == database(list(reversed(others)) + list(reversed(mine))).rows(kept)
 
 
+def test_made_in_parts_it_is_the_same_table(database, schema):
+    one = database([row(f"P{n % 40}", visits=n % 13) for n in range(300)])
+    whole = one.rows('SELECT * FROM "visits" ORDER BY ALL')
+    one.connection.execute('DROP TABLE "visits"')
+    for part in range(6):
+        some = bounding_sql(schema, source=f"(FROM source WHERE hash(person) % 6 = {part})")
+        begin = 'INSERT INTO "visits"' if part else 'CREATE TABLE "visits" AS'
+        one.connection.execute(f"{begin} {some}", {"key": "k" * 32})
+    assert one.rows('SELECT * FROM "visits" ORDER BY ALL') == whole
+    assert len(whole) == 120
+
+
 def test_the_rows_kept_depend_on_the_key(database, schema):
     one = database([row("A", visits=n) for n in range(20)])
     chosen = {
