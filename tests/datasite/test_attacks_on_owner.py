@@ -131,6 +131,12 @@ def test_a_job_without_its_parts(world, owner, ana):
     contained(world, reason="not a complete job")
 
 
+@pytest.mark.parametrize("name", ["v1", "x", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "\n"])
+def test_a_complete_job_with_an_unusual_name(world, owner, ana, name):
+    world.propose(ana, world.complete_job(name))
+    contained(world, reason="outside the sender's own job folders")
+
+
 def test_two_jobs_in_one_message(world, owner, ana):
     world.propose(
         ana, {**world.complete_job(world.new_name()), **world.complete_job(world.new_name())}

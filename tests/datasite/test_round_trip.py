@@ -127,6 +127,7 @@ def test_several_jobs_wait_side_by_side(world, owner, ana, bob):
     assert list(owner.poll(world.seen)) == [jobs[0]]
     owner.retire(jobs[0])
     owner.retire(jobs[0])
+    assert not owner._box.owner_syncer.event_cache.file_hashes
     assert list(owner.poll(world.seen)) == []
     assert len(ana.poll(OWNER)) + len(bob.poll(OWNER)) == 2
 
