@@ -29,7 +29,7 @@ class Noisy:
     >>> total = Noisy.measured([500.0], "sum", 30.0)
     >>> mean = total / count
     >>> mean.value, mean.half_width.round(2)
-    (array([5.]), array([0.59]))
+    (array([5.]), array([0.64]))
     """
 
     value: Floats
