@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import MagicArgumentParser
 
-from privnb.errors import PrivnbError
+from privnb.errors import PrivnbError, UnknownName
 from privnb.magics.grammar import did_you_mean, parse, variable
 from privnb.magics.showing import show_frame, show_lines
 
@@ -135,6 +135,23 @@ def _cancel(magics: SecureMagics, args: argparse.Namespace) -> None:
     )
 
 
+def _trust(magics: SecureMagics, args: argparse.Namespace) -> None:
+    fingerprint = " ".join(args.fingerprint)
+    if fingerprint:
+        magics.session.trust(args.site, fingerprint)
+        show_lines(f"The key of {args.site} is pinned.")
+        return
+    sites = magics.session.sites().set_index("site").fingerprint
+    if args.site not in sites.index:
+        raise UnknownName.among("site", args.site, sites.index)
+    show_lines(
+        f"{args.site} goes by the key {sites[args.site] or '(none seen yet)'}",
+        "Compare it with what its owner reads out to you over the telephone: "
+        "privnb site peers DIR shows it there.",
+        f"your key {magics.session.fingerprint}",
+    )
+
+
 def _help(_: SecureMagics, __: argparse.Namespace) -> None:
     print(HELP)  # noqa: T201 - help is text for people
 
@@ -159,6 +176,9 @@ def _grammar() -> dict[str, Command]:
     result.add_argument("--timeout", type=float)
     cancel = _parser("cancel")
     cancel.add_argument("request", metavar="ID")
+    trust = _parser("trust")
+    trust.add_argument("site", metavar="SITE")
+    trust.add_argument("fingerprint", metavar="FINGERPRINT", nargs="*")
     return {
         "connect": Command(
             "connect [NAME] --email E --exchange DIR",
@@ -177,6 +197,9 @@ def _grammar() -> dict[str, Command]:
             "result ID [NAME] [--timeout S]", "the answer to an earlier request", result, _result
         ),
         "cancel": Command("cancel ID", "stop waiting for a request", cancel, _cancel),
+        "trust": Command(
+            "trust SITE [FINGERPRINT]", "show a site's key, or pin the one named", trust, _trust
+        ),
         "help": Command("help", "this list", nothing["help"], _help),
     }
 

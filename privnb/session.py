@@ -23,7 +23,14 @@ from privnb.errors import (
     ResultPending,
     UnknownName,
 )
-from privnb.messages import REPLY_FILE, SUBMISSION_FILE, Budget, SiteDescription, Submission
+from privnb.messages import (
+    REPLY_FILE,
+    SOURCE_FILE,
+    SUBMISSION_FILE,
+    Budget,
+    SiteDescription,
+    Submission,
+)
 from privnb.release import Estimates, Release
 from privnb.request import Request
 from privnb.store import Record, Store
@@ -37,10 +44,7 @@ if TYPE_CHECKING:
     from privnb.datasite.ports import AnalystPort, SiteCard
     from privnb.messages import Reply
 
-__all__ = ["SOURCE_FILE", "Session", "connect"]
-
-SOURCE_FILE = "cell.sql"
-"""The cell as its own file in the job, so that any PySyft owner can read it."""
+__all__ = ["Session", "connect", "default_home"]
 
 _QUICK = 10.0
 """Seconds to wait for answers that cost nothing: descriptions, estimates, mock answers."""
@@ -150,6 +154,27 @@ class Session:
         from privnb.listings import schema_frame  # noqa: PLC0415 - pandas stays out of start-up
 
         return schema_frame(self.descriptions(), table)
+
+    def trust(self, site: str, fingerprint: str) -> None:
+        """Pin exactly this key of a site, also in the place of one pinned before.
+
+        Parameters
+        ----------
+        fingerprint
+            What the owner read out to you over the telephone, in any grouping.
+
+        Raises
+        ------
+        KeyChanged
+            The site presents another key; nothing changed.
+        NotAPeer
+            The owner has not accepted us yet.
+        """
+        cards = self._read_cards()
+        if site not in cards:
+            raise UnknownName.among("site", site, cards)
+        self._datasite.ask(cards[site].owner, fingerprint=fingerprint)
+        self._read_cards()
 
     # Budgets
 

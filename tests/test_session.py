@@ -22,6 +22,7 @@ from privnb.errors import (
 )
 from privnb.messages import (
     REPLY_FILE,
+    SOURCE_FILE,
     SUBMISSION_FILE,
     Budget,
     Problem,
@@ -30,7 +31,7 @@ from privnb.messages import (
     Submission,
 )
 from privnb.release import Answer, AnswerColumn, Estimate, EstimateLine, PrivacyLabel
-from privnb.session import SOURCE_FILE, Session
+from privnb.session import Session
 from privnb.store import Store
 
 VISITS = TableSchema(
@@ -125,8 +126,8 @@ class FakeDatasite:
             for s in self.by_owner.values()
         ]
 
-    def ask(self, owner):
-        self.asked.append(owner)
+    def ask(self, owner, *, fingerprint=None):
+        self.asked.append(owner if fingerprint is None else (owner, fingerprint))
 
     def submit(self, owner, name, files):
         self.by_owner[owner].take(name, files)
@@ -334,6 +335,13 @@ def test_two_owners_that_show_one_name_can_still_be_told_apart(session, datasite
     with pytest.raises(UnknownName):
         ask(session, "northside")
     assert ask(session, "northside@eve@evil.example").result(timeout=5)
+
+
+def test_a_key_is_trusted_by_the_fingerprint_that_its_owner_read_out(session, datasite):
+    session.trust("northside", "ab12 cd34")
+    assert datasite.asked == [("owner@northside.example", "ab12 cd34")]
+    with pytest.raises(UnknownName, match="northsid'"):
+        session.trust("northsid", "ab12 cd34")
 
 
 def test_a_request_can_be_awaited(session):

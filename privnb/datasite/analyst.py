@@ -286,7 +286,7 @@ class AnalystDatasite(AnalystPort):
                 f"{owner} presents {shown}, but {pin.bundle.fingerprint} was pinned. "
                 "Nothing was sent.",
                 hint="Ask the owner, over the telephone, for their fingerprint; if the key is "
-                "theirs, ask them again as a peer, naming it.",
+                "theirs, say so with %privnb trust SITE FINGERPRINT.",
             )
 
     def _push(self, owner: str, name: str, files: Mapping[str, bytes]) -> None:

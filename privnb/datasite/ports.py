@@ -109,8 +109,11 @@ class AnalystPort(Protocol):
         """Every site that shows a card on the exchange."""
         ...
 
-    def ask(self, owner: str) -> None:
-        """Ask a site's owner to become a peer; repeating it does nothing."""
+    def ask(self, owner: str, *, fingerprint: str | None = None) -> None:
+        """Ask a site's owner to become a peer; repeating it does nothing.
+
+        With a fingerprint, pin exactly that key of theirs, also in place of another.
+        """
         ...
 
     def submit(self, owner: str, name: str, files: Mapping[str, bytes]) -> None:

@@ -82,6 +82,17 @@ def test_loading_is_silent_and_unloading_leaves_nothing(shell, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_key_is_shown_for_comparison_and_pinned_when_it_is_named(notebook):
+    notebook.run("%privnb trust northside")
+    assert "over the telephone" in notebook.text
+    assert "SHA256:northside" in notebook.text
+    notebook.run("%privnb trust northside ab12-cd34 ef56")
+    assert notebook.datasite.trusted == "ab12-cd34 ef56"
+    assert "pinned" in notebook.text
+    notebook.run("%privnb trust northsid")
+    assert "Did you mean 'northside'" in notebook.error.hint
+
+
 def test_the_timeout_is_configurable(notebook):
     notebook.run("%config SecureMagics.timeout = 60")
     assert notebook.magics.timeout == 60
