@@ -195,12 +195,15 @@ _BY_CODE: dict[str, type[PrivnbError]] = {
     "E_POLICY": RequestRefused,
     "E_EXECUTION": SiteFailure,
     "E_BAD_MESSAGE": BadMessage,
+    "E_EXCHANGE_UNAVAILABLE": ExchangeUnavailable,
+    "E_NOT_A_PEER": NotAPeer,
+    "E_KEY_CHANGED": KeyChanged,
     "E_STATE": StateError,
 }
 
 
 def error_from_code(code: str, message: str, hint: str) -> PrivnbError:
-    """Rebuild the error a site reported; unknown codes are refusals of the query.
+    """Rebuild an error that was written down; unknown codes are refusals of the query.
 
     >>> type(error_from_code("E_BUDGET", "Too much.", "Ask for less.")).__name__
     'BudgetExceeded'

@@ -52,7 +52,10 @@ class Request:
         self._record = record
         self._store = store
         self._fetch = fetch
-        self._replies: dict[str, Reply | PrivnbError] = {}
+        self._replies: dict[str, Reply | PrivnbError] = {
+            site: error_from_code(problem.code, problem.message, problem.hint)
+            for site, problem in (record.unsent or {}).items()
+        }
 
     @property
     def id(self) -> str:

@@ -6,34 +6,16 @@ import contextlib
 import math
 import os
 import re
-import secrets
-import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from privnb import wire
 from privnb.computation import Computation, Parameters, parse_epsilon
-from privnb.errors import (
-    ExchangeError,
-    NotAPeer,
-    PrivnbError,
-    QueryRefused,
-    RequestRefused,
-    ResultPending,
-    UnknownName,
-)
-from privnb.messages import (
-    REPLY_FILE,
-    SOURCE_FILE,
-    SUBMISSION_FILE,
-    Budget,
-    SiteDescription,
-    Submission,
-)
+from privnb.directory import Directory
+from privnb.dispatch import QUICK_SECONDS, Dispatch
+from privnb.errors import ExchangeError, PrivnbError, QueryRefused, RequestRefused
 from privnb.release import Estimates, Release
-from privnb.request import Request
-from privnb.store import Record, Store
+from privnb.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,13 +23,11 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
-    from privnb.datasite.ports import AnalystPort, SiteCard
-    from privnb.messages import Reply
+    from privnb.datasite.ports import AnalystPort
+    from privnb.messages import Budget, SiteDescription
+    from privnb.request import Request
 
 __all__ = ["Session", "connect", "default_home"]
-
-_QUICK = 10.0
-"""Seconds to wait for answers that cost nothing: descriptions, estimates, mock answers."""
 
 
 def connect(*, email: str, exchange: str, home: str | Path | None = None) -> Session:
@@ -105,8 +85,10 @@ class Session:
         self.exchange = exchange
         self._datasite = datasite
         self._store = store
-        self._cards: dict[str, SiteCard] = {}
-        self._descriptions: dict[str, SiteDescription] = {}
+        self._dispatch = Dispatch(datasite=datasite, store=store)
+        self._directory = Directory(
+            email=email, datasite=datasite, store=store, dispatch=self._dispatch
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -117,13 +99,13 @@ class Session:
 
     def ask_sites(self) -> None:
         """Ask every site on the exchange to become a peer; those asked before are left alone."""
-        for card in self._read_cards().values():
+        for card in self._directory.cards().values():
             if card.state == "unknown":
                 self._datasite.ask(card.owner)
 
     def site_names(self) -> list[str]:
         """List the sites on the exchange, without asking them anything."""
-        return sorted(self._cards or self._read_cards())
+        return self._directory.names()
 
     def descriptions(self, *, refresh: bool = False) -> Mapping[str, SiteDescription]:
         """Tell what each site that accepted us says about itself, by site name.
@@ -131,20 +113,20 @@ class Session:
         Asked once and then remembered; with ``refresh`` all sites are asked again. A site that
         does not answer within some seconds is described as it last was, or left out.
         """
-        if refresh or not self._descriptions:
-            self._descriptions = self._ask_descriptions()
-        return self._descriptions
+        if refresh or not self._directory.described:
+            return self._directory.describe()
+        return self._directory.described
 
     def known_descriptions(self) -> Mapping[str, SiteDescription]:
         """Tell what was heard before, without asking anybody: for completion while typing."""
-        return self._descriptions
+        return self._directory.described
 
     def sites(self) -> DataFrame:
         """One row per site: owner, state, tables, purposes, budget left, agent last seen."""
         from privnb.listings import sites_frame  # noqa: PLC0415 - pandas stays out of start-up
 
         described = self.descriptions(refresh=True)
-        return sites_frame(self._read_cards(), described)
+        return sites_frame(self._directory.cards(), described)
 
     def schema(self, table: str) -> DataFrame:
         """One row per site and column of a table: type, bounds, public values, privacy unit.
@@ -170,11 +152,8 @@ class Session:
         NotAPeer
             The owner has not accepted us yet.
         """
-        cards = self._read_cards()
-        if site not in cards:
-            raise UnknownName.among("site", site, cards)
-        self._datasite.ask(cards[site].owner, fingerprint=fingerprint)
-        self._read_cards()
+        self._datasite.ask(self._directory.card(site).owner, fingerprint=fingerprint)
+        self._directory.cards()
 
     # Budgets
 
@@ -234,15 +213,15 @@ class Session:
         ... )  # doctest: +SKIP
         >>> request.result(timeout=60).df  # doctest: +SKIP
         """
-        cards = self._cards_of(sites)
+        chosen = self._directory.chosen(sites)
         if not purpose:
             raise RequestRefused(
                 "No purpose was given.",
                 hint="Say what the answer is for; %privnb sites lists the purposes of each table.",
                 code="E_PURPOSE",
             )
-        computation = self._computation(sql, epsilon=epsilon, purpose=purpose, params=params)
-        return self._submit("run", cards, computation)
+        computation = _computation(sql, epsilon=epsilon, purpose=purpose, params=params)
+        return self._dispatch.send("run", chosen, computation)
 
     def estimate(
         self,
@@ -254,9 +233,9 @@ class Session:
         params: Parameters | None = None,
     ) -> Estimates:
         """Learn the price and the expected error at each site. Costs nothing, touches no data."""
-        cards = self._cards_of(sites)
-        computation = self._computation(sql, epsilon=epsilon, purpose=purpose, params=params)
-        replies = self._answers("estimate", cards, computation)
+        chosen = self._directory.chosen(sites)
+        computation = _computation(sql, epsilon=epsilon, purpose=purpose, params=params)
+        replies = self._dispatch.answers("estimate", chosen, computation)
         found = {
             site: reply.estimate
             for site, reply in replies.items()
@@ -276,11 +255,11 @@ class Session:
         params: Parameters | None = None,
     ) -> Release:
         """Try a question on the sites' mock twins: synthetic rows, nothing spent, nothing real."""
-        cards = self._cards_of(sites)
-        computation = self._computation(sql, epsilon=epsilon, purpose=None, params=params)
-        request = self._submit("mock", cards, computation)
+        chosen = self._directory.chosen(sites)
+        computation = _computation(sql, epsilon=epsilon, purpose=None, params=params)
+        request = self._dispatch.send("mock", chosen, computation)
         try:
-            return request.result(timeout=_QUICK)
+            return request.result(timeout=QUICK_SECONDS)
         finally:
             self._store.forget(request.id)
 
@@ -290,7 +269,7 @@ class Session:
         """One row per request of ours, newest first: state per site, purpose, epsilon, question."""
         from privnb.listings import requests_frame  # noqa: PLC0415 - pandas stays out of start-up
 
-        requests = [self._handle(record) for record in self._store.records()]
+        requests = [self._dispatch.take_up(record) for record in self._store.records()]
         for request in requests:
             with contextlib.suppress(ExchangeError):  # what is known here is listed all the same
                 request.poll()
@@ -298,153 +277,29 @@ class Session:
 
     def request(self, request: str) -> Request:
         """Take up a request again by its id, or the beginning of it."""
-        return self._handle(self._store.record(request))
+        return self._dispatch.take_up(self._store.record(request))
 
-    # How a question travels
 
-    def _computation(
-        self,
-        sql: str,
-        *,
-        epsilon: float | str | Decimal,
-        purpose: str | None,
-        params: Parameters | None,
-    ) -> Computation:
-        if not sql.strip():
-            raise QueryRefused(
-                "The query is empty.",
-                hint="Write one SELECT, for example SELECT COUNT(*) FROM visits.",
-                code="E_NOT_SELECT",
-            )
-        return Computation(
-            kind="sql",
-            source=sql,
-            parameters=_checked_parameters(params),
-            purpose=purpose,
-            epsilon=str(parse_epsilon(epsilon)),
+def _computation(
+    sql: str,
+    *,
+    epsilon: float | str | Decimal,
+    purpose: str | None,
+    params: Parameters | None,
+) -> Computation:
+    if not sql.strip():
+        raise QueryRefused(
+            "The query is empty.",
+            hint="Write one SELECT, for example SELECT COUNT(*) FROM visits.",
+            code="E_NOT_SELECT",
         )
-
-    def _submit(
-        self,
-        action: Literal["describe", "estimate", "mock", "run"],
-        cards: Sequence[SiteCard],
-        computation: Computation | None,
-    ) -> Request:
-        request = secrets.token_hex(16)
-        submission = Submission(request=request, action=action, computation=computation)
-        files = {SUBMISSION_FILE: wire.encode(submission)}
-        if computation is not None:
-            files[SOURCE_FILE] = computation.source.encode()
-        record = Record(
-            request=request,
-            action=action,
-            asked_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            sites={card.name: card.owner for card in cards},
-            computation=computation,
-        )
-        self._store.add(record)
-        sent = 0
-        try:
-            for card in cards:
-                self._datasite.submit(card.owner, request, files)
-                sent += 1
-        except BaseException:
-            if not sent:
-                self._store.forget(request)
-            raise
-        return self._handle(record)
-
-    def _handle(self, record: Record) -> Request:
-        return Request(record, store=self._store, fetch=self._fetch)
-
-    def _fetch(self, owner: str) -> None:
-        for reply in self._datasite.poll(owner):
-            data = reply.files.get(REPLY_FILE)
-            if data is not None and self._store.knows(reply.name):
-                self._store.keep_reply(reply.name, owner, data)
-            self._datasite.retire(owner, reply.name)
-
-    def _answers(
-        self,
-        action: Literal["describe", "estimate"],
-        cards: Sequence[SiteCard],
-        computation: Computation | None,
-    ) -> Mapping[str, Reply | PrivnbError]:
-        """Ask what costs nothing, and forget the request."""
-        from privnb.listings import ago  # noqa: PLC0415 - pandas stays out of start-up
-
-        request = self._submit(action, cards, computation)
-        end = time.monotonic() + _QUICK
-        try:
-            while not request.poll() and time.monotonic() < end:
-                time.sleep(0.003)
-            waiting = {
-                card.name: ResultPending(
-                    f"{card.name} did not answer within {_QUICK:g} seconds; "
-                    f"its agent was last seen {ago(card.last_seen)}.",
-                    hint="Ask its owner whether the agent is running.",
-                )
-                for card in cards
-            }
-            return {**waiting, **request.replies()}
-        finally:
-            self._store.forget(request.id)
-
-    def _ask_descriptions(self) -> dict[str, SiteDescription]:
-        cards = [card for card in self._read_cards().values() if card.state == "accepted"]
-        replies = self._answers("describe", cards, None) if cards else {}
-        found = {}
-        for card in cards:
-            reply = replies[card.name]
-            if isinstance(reply, PrivnbError) or reply.description is None:
-                remembered = self._store.description(card.owner)
-                if remembered is not None:
-                    found[card.name] = remembered
-            else:
-                self._store.keep_description(card.owner, reply.description)
-                found[card.name] = reply.description
-        return dict(sorted(found.items()))
-
-    def _read_cards(self) -> dict[str, SiteCard]:
-        """Read the cards again. A name that two owners show is good only if one accepted us."""
-        claims: dict[str, list[SiteCard]] = {}
-        for card in self._datasite.sites():
-            claims.setdefault(card.name, []).append(card)
-        cards = {}
-        for name, claimants in claims.items():
-            accepted = [card for card in claimants if card.state == "accepted"]
-            trusted = claimants if len(claimants) == 1 else accepted
-            if len(trusted) == 1:
-                cards[name] = trusted[0]
-            if len(claimants) > 1:
-                cards |= {f"{name}@{card.owner}": card for card in claimants}
-        self._cards = cards
-        return cards
-
-    def _cards_of(self, sites: Sequence[str]) -> list[SiteCard]:
-        if isinstance(sites, str):
-            sites = [sites]
-        if not sites:
-            raise UnknownName(
-                "No site was named.",
-                hint=f"Name one or more of: {', '.join(self.site_names()) or 'none known yet'}.",
-            )
-        cards = self._cards if set(sites) <= set(self._cards) else self._read_cards()
-        for site in sites:
-            if site not in cards:
-                raise UnknownName.among("site", site, cards)
-        chosen = [cards[site] for site in dict.fromkeys(sites)]
-        if any(card.state != "accepted" for card in chosen):  # perhaps accepted meanwhile
-            cards = self._read_cards()
-            chosen = [cards[site] for site in dict.fromkeys(sites)]
-        for card in chosen:
-            if card.state in ("unknown", "asked"):
-                self._datasite.ask(card.owner)
-                raise NotAPeer(
-                    f"{card.name} has not accepted {self.email} yet.",
-                    hint=f"Ask {card.owner} to run: privnb site accept DIR {self.email}",
-                )
-        return chosen
+    return Computation(
+        kind="sql",
+        source=sql,
+        parameters=_checked_parameters(params),
+        purpose=purpose,
+        epsilon=str(parse_epsilon(epsilon)),
+    )
 
 
 def _checked_parameters(params: Parameters | None) -> Parameters | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from privnb import wire
 from privnb.computation import Computation
 from privnb.errors import BadMessage, StateError, UnknownName
-from privnb.messages import Reply, SiteDescription
+from privnb.messages import Problem, Reply, SiteDescription
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,8 @@ class Record:
     sites: dict[str, str]
     """Site name to its owner's email, as they were known when the request was made."""
     computation: Computation | None = None
-    cancelled: bool = False
+    unsent: dict[str, Problem] | None = None
+    """Sites that it could not be sent to, with the reason."""
 
 
 class Store:
@@ -55,9 +57,13 @@ class Store:
 
     def add(self, record: Record) -> None:
         """Write a request down before it is sent."""
-        folder = self._requests / record.request
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _write(folder / "record.json", wire.encode(record))
+        _write(self._requests / record.request / "record.json", wire.encode(record))
+
+    def note_unsent(self, record: Record, problems: dict[str, Problem]) -> Record:
+        """Write down that a request could not be sent to some of its sites."""
+        noted = dataclasses.replace(record, unsent=problems)
+        self.add(noted)
+        return noted
 
     def record(self, prefix: str) -> Record:
         """Find a request by its id or an unambiguous beginning of it."""
@@ -121,6 +127,7 @@ class Store:
 def _write(path: Path, data: bytes) -> None:
     """Replace a file in one step, durably; on failure the old content stays."""
     try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
         temporary = Path(name)
         try:

@@ -14,6 +14,7 @@ from privnb.errors import (
     BadMessage,
     BudgetExceeded,
     ExchangeUnavailable,
+    KeyChanged,
     NotAPeer,
     QueryRefused,
     RequestRefused,
@@ -316,7 +317,7 @@ def test_sites_schema_and_budget_are_frames_to_read(session):
 
 
 def test_a_site_that_is_asleep_is_described_as_it_last_was(session, north, monkeypatch):
-    monkeypatch.setattr("privnb.session._QUICK", 0.05)
+    monkeypatch.setattr("privnb.dispatch.QUICK_SECONDS", 0.05)
     session.sites()
     north.silent = True
     assert session.sites().tables.tolist() == ["visits", "visits"]
@@ -334,7 +335,8 @@ def test_two_owners_that_show_one_name_can_still_be_told_apart(session, datasite
     session.sites()
     with pytest.raises(UnknownName):
         ask(session, "northside")
-    assert ask(session, "northside@eve@evil.example").result(timeout=5)
+    both = ["northside@owner@northside.example", "northside@eve@evil.example"]
+    assert ask(session, *both).result(timeout=5).sites == tuple(both)
 
 
 def test_a_key_is_trusted_by_the_fingerprint_that_its_owner_read_out(session, datasite):
@@ -342,6 +344,28 @@ def test_a_key_is_trusted_by_the_fingerprint_that_its_owner_read_out(session, da
     assert datasite.asked == [("owner@northside.example", "ab12 cd34")]
     with pytest.raises(UnknownName, match="northsid'"):
         session.trust("northsid", "ab12 cd34")
+
+
+def test_a_site_that_cannot_be_reached_does_not_cost_what_the_others_release(
+    session, datasite, tmp_path
+):
+    send = datasite.submit
+
+    def submit(owner, name, files):
+        if "riverside" in owner:
+            raise KeyChanged("Another key.")
+        send(owner, name, files)
+
+    datasite.submit = submit
+    request = ask(session, "northside", "riverside")
+    later = Session(email="ana@uni.example", exchange="x", datasite=datasite, store=Store(tmp_path))
+    for handle in (request, later.request(request.id)):
+        release = handle.result(timeout=5)
+        assert release.sites == ("northside",)
+        assert isinstance(release.problems["riverside"], KeyChanged)
+    with pytest.raises(KeyChanged):
+        ask(session, "riverside")
+    assert len(session.requests()) == 1
 
 
 def test_a_request_can_be_awaited(session):

@@ -1,0 +1,107 @@
+"""Which sites are on the exchange, whose they are, and what they say they offer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from privnb.errors import NotAPeer, PrivnbError, UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from privnb.datasite.ports import AnalystPort, SiteCard
+    from privnb.dispatch import Dispatch
+    from privnb.messages import SiteDescription
+    from privnb.store import Store
+
+__all__ = ["Directory"]
+
+
+class Directory:
+    """The sites as one analyst sees them, under the names by which they are asked.
+
+    A name that two owners show belongs to the one that accepted us; if both did, or none, each
+    goes by ``name@owner`` only.
+    """
+
+    def __init__(
+        self, *, email: str, datasite: AnalystPort, store: Store, dispatch: Dispatch
+    ) -> None:
+        self._email = email
+        self._datasite = datasite
+        self._store = store
+        self._dispatch = dispatch
+        self._cards: dict[str, SiteCard] = {}
+        self.described: dict[str, SiteDescription] = {}
+        """What was heard last, without asking anybody."""
+
+    def names(self) -> list[str]:
+        """List the sites' names, as far as they are known."""
+        return sorted(self._cards or self.cards())
+
+    def cards(self) -> Mapping[str, SiteCard]:
+        """Read the sites' cards from the exchange again."""
+        claims: dict[str, list[SiteCard]] = {}
+        for card in self._datasite.sites():
+            claims.setdefault(card.name, []).append(card)
+        cards = {}
+        for name, claimants in claims.items():
+            accepted = [card for card in claimants if card.state == "accepted"]
+            trusted = claimants if len(claimants) == 1 else accepted
+            if len(trusted) == 1:
+                cards[name] = trusted[0]
+            if len(claimants) > 1:
+                cards |= {f"{name}@{card.owner}": card for card in claimants}
+        self._cards = cards
+        return cards
+
+    def card(self, site: str) -> SiteCard:
+        """Find one site, or raise `UnknownName`."""
+        cards = self._cards if site in self._cards else self.cards()
+        if site not in cards:
+            raise UnknownName.among("site", site, cards)
+        return cards[site]
+
+    def chosen(self, sites: Sequence[str]) -> Mapping[str, SiteCard]:
+        """Find the sites that a question is for, each of which has accepted us.
+
+        Raises
+        ------
+        UnknownName
+            No site is named, or one that is not there.
+        NotAPeer
+            A site has not accepted us; it has been asked to.
+        """
+        names = [sites] if isinstance(sites, str) else list(dict.fromkeys(sites))
+        if not names:
+            known = ", ".join(self.names()) or "none known yet"
+            raise UnknownName("No site was named.", hint=f"Name one or more of: {known}.")
+        chosen = {name: self.card(name) for name in names}
+        if any(card.state != "accepted" for card in chosen.values()):  # perhaps accepted meanwhile
+            self.cards()
+            chosen = {name: self.card(name) for name in names}
+        for name, card in chosen.items():
+            if card.state in ("unknown", "asked"):
+                self._datasite.ask(card.owner)
+                raise NotAPeer(
+                    f"{name} has not accepted {self._email} yet.",
+                    hint=f"Ask {card.owner} to run: privnb site accept DIR {self._email}",
+                )
+        return chosen
+
+    def describe(self) -> Mapping[str, SiteDescription]:
+        """Ask every site that accepted us about itself; one that is silent, as it last was."""
+        cards = {name: card for name, card in self.cards().items() if card.state == "accepted"}
+        replies = self._dispatch.answers("describe", cards, None) if cards else {}
+        found = {}
+        for name, card in sorted(cards.items()):
+            reply = replies[name]
+            if isinstance(reply, PrivnbError) or reply.description is None:
+                description = self._store.description(card.owner)
+            else:
+                description = reply.description
+                self._store.keep_description(card.owner, description)
+            if description is not None:
+                found[name] = description
+        self.described = found
+        return found
