@@ -124,7 +124,7 @@ class Lab:
         raise RuntimeError((self.folder / "log").read_text())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
@@ -135,7 +135,7 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"), browser)
     yield lab

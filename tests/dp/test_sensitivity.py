@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from privnb.dp.rows import normal_key
+from privnb.dp.literals import normal_key
 from privnb.dp.sensitivity import Reach, root_up, worst_l2
 
 AGGREGATES = [

@@ -1,4 +1,4 @@
-"""The demo's three sites, as processes of their own, for all tests of the notebooks."""
+"""The demo's three sites, as processes of their own, for every test that wants the real thing."""
 
 from __future__ import annotations
 
