@@ -13,6 +13,7 @@ from privnb.dp import noise
 from privnb.dp.accounting import Price
 from privnb.dp.bounding import fixed_point
 from privnb.dp.estimators import Estimator
+from privnb.dp.literals import normal_key
 from privnb.dp.noisy import Floats, Noisy
 from privnb.dp.outputs import (
     Answers,
@@ -21,7 +22,7 @@ from privnb.dp.outputs import (
     OutputExpression,
     aggregates_of,
 )
-from privnb.dp.rows import Constant, RowExpression, normal_key
+from privnb.dp.rows import Constant, RowExpression
 from privnb.dp.schema import TableSchema
 from privnb.dp.sensitivity import Reach
 from privnb.dp.vectors import Aggregate, Vector, bins_of

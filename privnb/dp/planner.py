@@ -15,13 +15,14 @@ from sqlglot import exp
 
 from privnb.computation import parse_epsilon
 from privnb.dp.accounting import Price, conversion_delta, rho_for, threshold_delta
-from privnb.dp.bounding import UNIT, quoted
+from privnb.dp.bounding import UNIT, listed_column
 from privnb.dp.grammar import read_select, refusal, shown
+from privnb.dp.literals import quoted
 from privnb.dp.output_reader import OutputReader, is_aggregate
 from privnb.dp.outputs import Condition, OutputExpression, aggregates_of
 from privnb.dp.plan import Output, Plan, Sorting
 from privnb.dp.row_reader import RowReader
-from privnb.dp.rows import Among, AnyOf, ColumnRef, Constant, IsNull, RowExpression
+from privnb.dp.rows import ColumnRef, RowExpression
 from privnb.dp.sensitivity import Reach
 from privnb.dp.vectors import Aggregate, Vector, vectors_for
 from privnb.errors import UnknownName
@@ -274,7 +275,7 @@ class _Planner:
         """Write the query over the bounded table; keys come first, then every slot."""
         table = quoted(self._schema.name)
         conditions = [] if condition is None else [condition.sql()]
-        conditions += [key_filter.sql() for key_filter in map(_public_only, keys) if key_filter]
+        conditions += [listed for listed in map(_public_only, keys) if listed]
         where = f"\nWHERE {' AND '.join(conditions)}" if conditions else ""
         slots = [slot for vector in vectors for slot in vector.slots]
         columns = [f"{_key_sql(key)} AS k{place}" for place, key in enumerate(keys)]
@@ -354,13 +355,11 @@ def _with_gate(vectors: tuple[Vector, ...], reach: Reach) -> tuple[tuple[Vector,
     return (*vectors, gate), gate
 
 
-def _public_only(key: RowExpression) -> RowExpression | None:
+def _public_only(key: RowExpression) -> str | None:
     """Drop rows whose value the owner did not declare: they are in no group."""
     if not isinstance(key, ColumnRef) or key.column.values is None:
         return None
-    known = tuple(Constant(key.type, value) for value in key.domain or () if value is not None)
-    declared = Among(key, known) if known else Constant("boolean", value=False)
-    return AnyOf((declared, IsNull(key))) if key.nullable else declared
+    return quoted(listed_column(key.column.name))
 
 
 def _key_sql(key: RowExpression) -> str:

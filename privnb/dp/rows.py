@@ -6,13 +6,13 @@ no text of an analyst ever reaches the engine.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import date, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from privnb.computation import Scalar
-from privnb.dp.bounding import DUCKDB_TYPES, quoted
+from privnb.dp.literals import DUCKDB_TYPES, RowType, literal, normal_key, quoted
 from privnb.dp.schema import Column
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ __all__ = [
     "Not",
     "RowExpression",
     "RowType",
-    "normal_key",
 ]
-
-RowType: TypeAlias = Literal["integer", "float", "string", "boolean", "date", "timestamp"]
 
 PARTS: dict[str, tuple[int, int] | None] = {
     "year": None,
@@ -60,6 +57,7 @@ TRUNCATIONS = ("year", "quarter", "month", "week", "day", "hour", "minute", "sec
 """Units to which dates and times can be cut."""
 
 _OF_TIME = ("hour", "minute", "second")
+_WILDCARDS = {"%": ".*", "_": "."}
 
 
 @dataclass(frozen=True)
@@ -102,12 +100,7 @@ class Constant:
 
     def sql(self) -> str:
         """Write it for DuckDB, typed and quoted."""
-        if self.type == "boolean":
-            return "TRUE" if self.value else "FALSE"
-        if self.type == "integer":
-            return f"CAST({int(self.value)} AS BIGINT)"
-        text = repr(float(self.value)) if self.type == "float" else str(self.value)
-        return f"CAST('{text.replace(chr(39), chr(39) * 2)}' AS {DUCKDB_TYPES[self.type]})"
+        return literal(self.type, self.value)
 
     @property
     def domain(self) -> tuple[Scalar, ...]:
@@ -254,8 +247,17 @@ class Like(_Truth):
         return self.operand.nullable
 
     def sql(self) -> str:
-        """Write it for DuckDB."""
-        return f"({self.operand.sql()} LIKE {self.pattern.sql()})"
+        """Write it for DuckDB.
+
+        Its LIKE tries every place for every ``%`` once there is a ``_`` too: seconds for one row of
+        60 letters. Its regular expressions take a time proportional to the text.
+        """
+        text = str(self.pattern.value)
+        if not ("%" in text and "_" in text):
+            return f"({self.operand.sql()} LIKE {self.pattern.sql()})"
+        expression = "".join(_WILDCARDS.get(sign) or re.escape(sign) for sign in text)
+        expression = expression.replace("'", "''")
+        return f"regexp_full_match({self.operand.sql()}, '{expression}', 's')"
 
 
 @dataclass(frozen=True)
@@ -351,31 +353,6 @@ RowExpression: TypeAlias = (
     | AnyOf
     | Case
 )
-
-
-def normal_key(kind: RowType, value: object) -> Scalar:
-    """Bring a group key, from the schema or from the engine, into its one form; never fails.
-
-    Dates and times become ISO text.
-
-    >>> normal_key("date", "2026-01-31"), normal_key("timestamp", "2026-01-31T08:00")
-    ('2026-01-31', '2026-01-31 08:00:00')
-    >>> normal_key("integer", True)
-    1
-    """
-    if value is None:
-        return None
-    if isinstance(value, (int, float)) and kind in ("boolean", "integer", "float"):
-        # Adding 0 joins the two zeros, which the engine takes for one group.
-        return bool(value) if kind == "boolean" else value + (0 if kind == "integer" else 0.0)
-    text = str(value)
-    if kind in ("date", "timestamp"):
-        reader: type[date] = date if kind == "date" else datetime
-        try:
-            return str(reader.fromisoformat(text))
-        except ValueError:
-            return text
-    return text
 
 
 def _distinct(values: Iterable[Scalar]) -> tuple[Scalar, ...]:

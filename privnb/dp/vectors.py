@@ -11,7 +11,8 @@ from functools import lru_cache, partial
 from operator import mul
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from privnb.dp.bounding import UNIT, FixedPoint, fixed_point, quoted, value_column
+from privnb.dp.bounding import UNIT, FixedPoint, fixed_point, value_column
+from privnb.dp.literals import quoted
 from privnb.dp.schema import Column
 from privnb.dp.sensitivity import Reach, worst_l2
 

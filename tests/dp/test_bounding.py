@@ -90,6 +90,26 @@ def test_a_declared_unique_key_is_true_of_the_bounded_table_even_if_not_of_the_s
     assert database(rows, schema).rows(twice) == []
 
 
+def test_rows_are_told_whose_value_is_public_or_may_be_missing(database, schema_with):
+    columns = (
+        Column(name="plan", type="string", nullable=False, values=("free", "it's paid")),
+        Column(name="year", type="integer", values=(1, 2)),
+        Column(name="born", type="date", nullable=False, values=("2020-02-29", "20210101")),
+    )
+    schema = schema_with(columns=columns)
+    rows = [
+        row("A", plan="it's paid", year=2, born="2021-01-01"),
+        row("B", plan="other", year=3, born="2021-01-02"),
+        row("C", plan=None, year=None, born=None),
+    ]
+    flags = 'SELECT _listed_plan, _listed_year, _listed_born FROM "visits" ORDER BY _unit'
+    assert database(rows, schema).rows(flags) == [
+        (True, True, True),
+        (False, False, False),
+        (False, True, False),
+    ]
+
+
 def test_whole_numbers_are_exact_and_others_nearly(schema):
     visits, dollars = (fixed_point(schema.column(name)) for name in ("visits", "dollars"))
     assert (visits.scale, visits.lower, visits.upper, visits.middle) == (2.0, 0, 50, 25)
@@ -123,6 +143,7 @@ def test_names_are_quoted():
         ({"name": "_UNIT"}, 100, "collides"),
         ({"name": "PLAN"}, 100, "collides"),
         ({"name": "_v_visits"}, 100, "collides"),
+        ({"name": "_listed_YEAR"}, 100, "collides"),
     ],
 )
 def test_a_schema_that_proves_nothing_is_an_error_that_names_the_column(
