@@ -164,10 +164,14 @@ class Database:
             engine = sa.create_engine(url, isolation_level="SERIALIZABLE")
         self._engine = engine
         self._writer = engine.execution_options(privnb_write=True)
-        with self._told_clearly():
-            if sqlite:
-                self._use_wal()
-            self._create_or_check()
+        try:
+            with self._told_clearly():
+                if sqlite:
+                    self._use_wal()
+                self._create_or_check()
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, path: Path) -> Database:
