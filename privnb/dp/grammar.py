@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import sqlglot
 from sqlglot import Token, TokenType, exp
+from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
+from sqlglot.parsers.duckdb import DuckDBParser
 
 from privnb.errors import QueryRefused
 
@@ -22,6 +24,7 @@ __all__ = ["chain_of", "function_refusal", "line_of", "read_select", "refusal", 
 
 _DIALECT = "duckdb"
 _MOST_TOKENS = 4000
+_MOST_STEPS = 50_000
 _DEEPEST = 40
 _SHOWN = 60
 
@@ -159,6 +162,25 @@ _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType
 _PREFIX = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE}
 
 
+class _Parser(DuckDBParser):
+    """sqlglot's parser with an end: where it tries and goes back, time doubles with each nesting.
+
+    A chain of twenty JOINs would take it minutes.
+    """
+
+    _steps = 0
+
+    def _advance(self, times: int = 1) -> None:
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise _TooTangled
+        super()._advance(times)
+
+
+class _TooTangled(Exception):
+    """The parser went back and forth too often."""
+
+
 def refusal(
     problem: str, hint: str, *, code: str = "E_UNSUPPORTED", node: exp.Expr | None = None
 ) -> QueryRefused:
@@ -211,7 +233,11 @@ def _read(sql: str) -> exp.Select:
     sqlglot_log = logging.getLogger("sqlglot")
     quiet, sqlglot_log.disabled = sqlglot_log.disabled, True
     try:
-        statements = sqlglot.parse(sql, read=_DIALECT)
+        statements = _Parser(dialect=DuckDB()).parse(tokens, sql)
+    except _TooTangled:
+        raise refusal(
+            "The query is too tangled to be read.", "Write one SELECT over one table, flatter."
+        ) from None
     except SqlglotError as unread:
         errors = getattr(unread, "errors", None) or [{}]
         line, near = errors[0].get("line"), errors[0].get("highlight")

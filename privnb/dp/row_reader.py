@@ -42,6 +42,8 @@ __all__ = ["RowReader"]
 _LARGEST_INTEGER = 2**63
 _LONGEST_PATTERN = 200
 _MOST_WILDCARDS = 8
+_MOST_PARTS = 20_000
+_TEXT_PER_PART = 50
 
 _COMPARISONS: dict[type[exp.Expr], Literal["=", "<>", "<", "<=", ">", ">="]] = {
     exp.EQ: "=",
@@ -98,6 +100,7 @@ class RowReader:
         self._parameters = parameters or {}
         self._columns = {column.name: column for column in visible_columns(schema)}
         self._folded = {column.name.lower(): column for column in visible_columns(schema)}
+        self._parts = 0.0
 
     def column(self, node: exp.Expr) -> Column:
         """Find the column that a name means: exactly, or else whatever its case."""
@@ -157,8 +160,22 @@ class RowReader:
 
     def read(self, node: exp.Expr) -> RowExpression:
         """Read any expression over rows, or refuse it."""
+        self._count(1)
         reader = self._readers.get(type(node), RowReader._date_function)
         return reader(self, node)
+
+    def _count(self, parts: float) -> None:
+        """Refuse a query that means far more than it says: what is read twice is written twice.
+
+        Nested BETWEEN and CASE read their operand again and again, and one long parameter may be
+        named often.
+        """
+        self._parts += parts
+        if self._parts > _MOST_PARTS:
+            raise refusal(
+                f"Written out, the query has more than {_MOST_PARTS:,} parts or too much text.",
+                "Nest BETWEEN and CASE less, and list fewer values after IN.",
+            )
 
     def _inner(self, node: exp.Expr) -> RowExpression:
         return self.read(node.this)
@@ -225,6 +242,7 @@ class RowReader:
         return self._parameters[name]
 
     def _typed(self, value: Scalar | list[Scalar], node: exp.Expr) -> Constant:
+        self._count(1 + len(value) / _TEXT_PER_PART if isinstance(value, str) else 1)
         if isinstance(value, bool):
             return Constant("boolean", value)
         if isinstance(value, int) and -_LARGEST_INTEGER <= value < _LARGEST_INTEGER:
@@ -323,6 +341,9 @@ class RowReader:
                 constants.append(self.constant(inner))
         if not constants:
             raise refusal("IN has nothing to choose from.", "List at least one value.", node=node)
+        for constant in constants:
+            # A text before IN is a date when one after it is: the engine must never read it as one.
+            operand = self._fitted(operand, constant, node.this)
         fitted = tuple(cast("Constant", self._fitted(c, operand, node)) for c in constants)
         return Among(operand, fitted)
 
