@@ -1,40 +1,35 @@
 """Reading an owner's source: the declared columns, in their declared types, and nothing else.
 
-A Parquet, CSV or DuckDB file is read in place. Any other source is an Ibis URL: the visible
-columns are computed there and stream here as Arrow record batches, so that hidden columns never
-leave the owner's database and the table never has to fit into memory.
+A Parquet, CSV or DuckDB file is read in place. Any other source is an Ibis URL; see
+`privnb.site.live`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import duckdb
 import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
-from ibis.common.exceptions import IbisError
+from ibis.common.exceptions import IbisError, TableNotFound
 
 from privnb.computation import Scalar
 from privnb.dp.schema import Column
-from privnb.errors import ConfigError
 from privnb.site.bins import Bins, CaseBins, CutBins
 from privnb.site.config import SiteConfig, TableConfig
+from privnb.site.live import connected, copy, first_line, shown
 
 __all__ = ["SOURCE", "located", "open_source", "quoted", "source_stamp", "workshop"]
 
 SOURCE = "source"
 """Name of the relation that `open_source` makes."""
 
-_BATCH_ROWS = 100_000
 _MEMORY = "2GB"
 _TYPES = {
     "integer": "int64",
@@ -92,9 +87,9 @@ def located(config: SiteConfig, table: TableConfig) -> Iterator[None]:
         yield
     except (duckdb.Error, IbisError, OSError, UnicodeError) as error:
         # The text may hold a cell: it is for the owner's eyes, and cut because cells can be huge.
-        said = _shown((str(error).strip().splitlines() or [type(error).__name__])[0][:300])
+        said = first_line(error, table.source)
         raise config.error(
-            f"Source {_shown(table.source)!r} cannot be read: {said}",
+            f"Source {shown(table.source)!r} cannot be read: {said}",
             *("tables", table.name, "source"),
             hint="Mend the source, or declare what it really holds.",
         ) from None
@@ -186,37 +181,16 @@ def _csv(path: Path, table: TableConfig) -> str:
 
 def _stream(config: SiteConfig, table: TableConfig, duck: Any) -> None:
     name = _source_table(config, table)
-    try:
-        with warnings.catch_warnings():
-            # Ibis 12 calls DuckDB 1.5 by names that are deprecated there.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            backend = ibis.connect(_absolute(config, table.source))
-            visible = _visible(config, table, _find(config, table, name, backend))
-            reader = visible.to_pyarrow_batches(chunk_size=_BATCH_ROWS)
-            duck.con.register("incoming", reader)
-            duck.raw_sql(f"CREATE OR REPLACE TABLE {SOURCE} AS FROM incoming")
-            duck.con.unregister("incoming")
-            backend.disconnect()
-    except (ConfigError, IbisError, duckdb.Error):
-        raise
-    except ImportError:
-        scheme = urlsplit(table.source).scheme
-        raise config.error(
-            f"Reading {scheme} needs a package that is not installed.",
-            *("tables", table.name, "source"),
-            hint=f"Run: pip install 'ibis-framework[{scheme}]'",
-        ) from None
-    except Exception as error:  # noqa: BLE001 - every database driver has exceptions of its own
-        raise OSError(str(error)) from None
-
-
-def _find(config: SiteConfig, table: TableConfig, name: str, backend: Any) -> ir.Table:
-    known = backend.list_tables()
-    if name not in known:
-        key = ("tables", table.name, "source_table")
-        hint = _meant(name, known)
-        raise config.error(f"The database has no table {name!r}.", *key, hint=hint)
-    return backend.table(name)
+    with connected(config, table) as backend:
+        try:
+            raw = backend.table(name)
+        except TableNotFound:
+            known = backend.list_tables()
+            # With a schema that does not exist, PostgreSQL lists the tables of all others.
+            hint = "Correct the schema in the URL." if name in known else _meant(name, known)
+            key = ("tables", table.name, "source_table")
+            raise config.error(f"The database has no table {name!r}.", *key, hint=hint) from None
+        copy(_visible(config, table, raw), into=duck, name=SOURCE)
 
 
 def _source_table(config: SiteConfig, table: TableConfig) -> str:
@@ -227,19 +201,6 @@ def _source_table(config: SiteConfig, table: TableConfig) -> str:
             hint='Add source_table = "…" to say which of them is meant.',
         )
     return table.source_table
-
-
-def _absolute(config: SiteConfig, url: str) -> str:
-    """Make the path of a database file relative to site.toml, not to where the agent started."""
-    scheme, path = url.split("://", 1)
-    if scheme in ("duckdb", "sqlite") and path and not path.startswith("/"):
-        return f"{scheme}://{config.directory / path}"
-    return url
-
-
-def _shown(source: str) -> str:
-    """Leave the password out of a URL."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:…@", source)
 
 
 def _meant(name: str, known: list[str]) -> str:
@@ -295,7 +256,8 @@ def _value(config: SiteConfig, table: TableConfig, raw: ir.Table, column: Column
 def _readable(column: Column, found: dt.DataType) -> bool:
     match column.type:
         case "integer":
-            return bool(found.is_integer())
+            # A decimal without decimals, as NUMERIC(10, 0), is an integer in all but name.
+            return bool(found.is_integer() or (found.is_decimal() and found.scale == 0))
         case "float":
             return bool(found.is_numeric() and not found.is_boolean())
         case "string":
@@ -330,7 +292,8 @@ def _cut(value: ir.Value, bins: CutBins) -> ir.Value:
     number = value.cast("float64")
     missing = number.isnull()
     # A database that has no test for NaN, such as SQLite or MySQL, has no NaN either.
-    if value.type().is_floating() and value.get_backend().has_operation(ops.IsNan):
+    # PostgreSQL's decimals can be NaN, too.
+    if not value.type().is_integer() and value.get_backend().has_operation(ops.IsNan):
         missing |= number.isnan()
     steps = [(number < cut, label) for cut, label in zip(bins.cuts, bins.labels[:-1], strict=True)]
     kind = ibis.literal(bins.labels[0]).type()

@@ -38,7 +38,8 @@ EXAMPLE = """
 #
 # [tables.visits]
 # # A .parquet, .csv (with commas) or .duckdb file, relative to this one, or an Ibis URL such as
-# # "postgres://reader@localhost/clinic". Files of DuckDB and URLs need source_table too.
+# # "postgres://reader@localhost/clinic" (for which `pip install 'privnb[postgres]'`; keep its
+# # password in ~/.pgpass). Files of DuckDB and URLs need source_table too.
 # source = "visits.parquet"
 # # source_table = "visits"
 # description = "One row per person and year."
