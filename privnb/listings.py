@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -94,9 +95,9 @@ def budgets_frame(budgets: Iterable[tuple[str, Budget]]) -> pd.DataFrame:
             "site": site,
             "table": budget.table,
             "purpose": budget.purpose,
-            "granted": float(budget.epsilon_granted),
-            "spent": float(budget.epsilon_spent),
-            "left": float(budget.epsilon_left),
+            "granted": _number(budget.epsilon_granted),
+            "spent": _number(budget.epsilon_spent),
+            "left": _number(budget.epsilon_left),
             "until": budget.until or "",
             "releases": len(budget.history),
         }
@@ -140,6 +141,14 @@ def ago(moment: float | None) -> str:
             count = seconds // size
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return f"{seconds} seconds ago"
+
+
+def _number(text: str) -> float:
+    """Read what a site calls a number; NaN when it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _interval(bounds: Bounds | UnitBounds | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -15,7 +16,8 @@ from privnb.errors import (
     SiteFailure,
     error_from_code,
 )
-from privnb.release import Release, SiteRelease
+from privnb.markup import clean
+from privnb.release import Answer, Release, SiteRelease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -30,6 +32,9 @@ SiteStatus: TypeAlias = Literal["waiting", "released", "refused", "failed", "can
 
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05
+_CODE = re.compile(r"E_[A-Z_]{1,40}")
+_DISTRUST = "Do not use this site's answer, and tell its owner."
+_LARGEST_INTEGER = 2**63
 
 
 class Request:
@@ -176,12 +181,25 @@ class Request:
     def _checked(self, site: str, reply: Reply) -> Reply | PrivnbError:
         if reply.problem is not None:
             problem = reply.problem
-            return error_from_code(problem.code, problem.message, problem.hint)
+            code = problem.code if _CODE.fullmatch(problem.code) else RequestRefused.default_code
+            # It will be printed as it is, in terminals too.
+            return error_from_code(code, clean(problem.message), clean(problem.hint))
         expected = self.digest or None
         if reply.request != self.id or reply.digest != expected:
             return BadMessage(
                 f"{site} answered another question than the one that was asked.",
-                hint="Do not use this site's answer, and tell its owner.",
+                hint=_DISTRUST,
+            )
+        if reply.answer is not None and not _is_table(reply.answer):
+            return BadMessage(f"The answer of {site} is not a table.", hint=_DISTRUST)
+        mock = self._record.action == "mock"
+        if reply.label is not None and reply.label.mock != mock:
+            claimed, asked = (
+                ("the data", "its mock twin") if mock else ("its mock twin", "the data")
+            )
+            return BadMessage(
+                f"{site} says that it answered from {claimed}, but {asked} was asked.",
+                hint=_DISTRUST,
             )
         return reply
 
@@ -216,3 +234,20 @@ class Request:
             f"No answer yet from {', '.join(waiting)}; the request stays alive.",
             hint=f"Get it later with %privnb result {self.id[:8]}.",
         )
+
+
+def _is_table(answer: Answer) -> bool:
+    """Tell whether an answer can be shown: one site's nonsense must not hide what others sent."""
+    names = [column.name for column in answer.columns]
+    names += [f"± {column.name}" for column in answer.columns if column.role == "aggregate"]
+    return (
+        bool(answer.columns)
+        and len(set(names)) == len(names)
+        and len(answer.rows) == len(answer.half_widths)
+        and all(len(row) == len(answer.columns) for row in (*answer.rows, *answer.half_widths))
+        and all(
+            not isinstance(value, int) or abs(value) <= _LARGEST_INTEGER
+            for row in answer.rows
+            for value in row
+        )
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -257,6 +258,71 @@ def test_a_reply_that_makes_no_sense_is_one_clear_error(session, north, junk):
     north.outbox[request.id] = {REPLY_FILE: junk}
     with pytest.raises(BadMessage, match=r"owner@northside\.example"):
         request.result(timeout=5)
+
+
+def answering(site, **changes):
+    """Let a site's honest reply differ in its answer or label."""
+    honest = site.reply
+
+    def reply(submission):
+        said = honest(submission)
+        return dataclasses.replace(
+            said,
+            **{part: dataclasses.replace(getattr(said, part), **c) for part, c in changes.items()},
+        )
+
+    site.reply = reply
+
+
+TWICE = (AnswerColumn(name="n", role="aggregate"), AnswerColumn(name="n", role="key"))
+SHADOW = (AnswerColumn(name="n", role="aggregate"), AnswerColumn(name="± n", role="key"))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"rows": ((1, 2),)},
+        {"rows": ((1,), ()), "half_widths": ((1.0,), (1.0,))},
+        {"half_widths": ()},
+        {"columns": (), "rows": (), "half_widths": ()},
+        {"columns": TWICE, "rows": ((1, 2),), "half_widths": ((1.0, None),)},
+        {"columns": SHADOW, "rows": ((1, 0.001),), "half_widths": ((50.0, None),)},
+        {"rows": ((10**4000,),)},
+    ],
+)
+def test_an_answer_that_is_no_table_does_not_hide_the_answers_of_others(session, north, table):
+    answering(north, answer=table)
+    release = ask(session, "northside", "riverside").result(timeout=5)
+    assert release.sites == ("riverside",)
+    assert isinstance(release.problems["northside"], BadMessage)
+    assert "northside" in str(release)
+    assert "northside" in release._repr_html_()
+
+
+def test_a_charged_answer_cannot_pass_for_a_mock_one(session, north):
+    answering(north, label={"mock": True})
+    release = ask(session, "northside", "riverside").result(timeout=5)
+    assert not release.mock
+    assert "mock twin" in str(release.problems["northside"])
+
+
+def test_a_mock_answer_cannot_pass_for_a_real_one(session, north):
+    answering(north, label={"mock": False})
+    with pytest.raises(BadMessage, match="from the data"):
+        session.mock("SELECT COUNT(*) AS n FROM visits", sites=["northside"])
+
+
+def test_a_refusal_cannot_write_to_the_terminal_what_it_likes(session, north):
+    north.problem = Problem(code="\x1b[2J", message="a\x1b[31m\u202eb", hint="\x1b]0;t\x07")
+    with pytest.raises(RequestRefused) as refusal:
+        ask(session).result(timeout=5)
+    shown = "".join(refusal.value._render_traceback_())
+    assert shown.isprintable()
+
+
+def test_a_budget_in_which_a_number_is_none_is_shown_all_the_same(session, north, monkeypatch):
+    monkeypatch.setitem(globals(), "BUDGET", dataclasses.replace(BUDGET, epsilon_left="a lot"))
+    assert session.budget()["left"].isna().all()
 
 
 def test_an_unknown_site_is_named_with_what_was_probably_meant(session):

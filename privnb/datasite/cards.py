@@ -26,6 +26,8 @@ def _is_name(text: object) -> bool:
         and 0 < len(text) <= _MAX_NAME
         and text.isprintable()
         and text == text.strip()
+        # name@owner is how two sites of one name are told apart; nobody may call theirs so.
+        and "@" not in text
     )
 
 
@@ -34,7 +36,7 @@ def write_card(exchange: Exchange, *, owner: str, name: str) -> None:
     if not _is_name(name):
         raise ConfigError(
             f"{name[:_MAX_NAME]!a} cannot be a site's name.",
-            hint=f"Use at most {_MAX_NAME} printable characters.",
+            hint=f"Use at most {_MAX_NAME} printable characters, none of them @.",
         )
     card = {"name": name, "owner": owner, "seen": round(time.time(), 3)}
     exchange.write(wire.canonical_json(card), owner, CARD)

@@ -251,6 +251,7 @@ def test_even_if_pysyft_forgets_the_key_no_plain_text_leaves(world, owner, ana):
         b'{"name":"\\u202eevil","owner":"owner@north.example"}',
         b'{"name":"' + b"x" * 5000 + b'","owner":"owner@north.example"}',
         b'{"name":["x"],"owner":"owner@north.example"}',
+        b'{"name":"south@owner@south.example","owner":"owner@north.example"}',
         b"[" * 4000,
     ],
     ids=lambda card: card[:12],
