@@ -10,7 +10,8 @@ It holds, for each row that may ever be used,
 - ``_listed_<name>`` for every column with public values: whether a row's value is one of them, or
   a NULL that the schema allows. Never NULL.
 
-A unit has at most ``max_rows_per_unit`` rows in it. Which ones, is decided for each unit from its
+A unit has at most ``max_rows_per_unit`` rows in it, and one value of each column that is declared
+constant. Which ones, is decided for each unit from its
 own rows alone and a secret key; so neighbouring sources give neighbouring bounded tables.
 """
 
@@ -161,7 +162,8 @@ def bounding_sql(schema: TableSchema, *, source: str, key_parameter: str = "key"
     DuckDB sorts it in memory, so a large source is bounded in parts: each with all rows of some of
     the units, for example ``(FROM source WHERE hash(unit) % 8 = 0)``. The result is the same.
     Rows that are equal in every column count as often as they occur. No two rows of a unit share
-    a declared unique key: of those that do in the source, one is kept.
+    a declared unique key: of those that do in the source, one is kept. No two rows of a unit differ
+    in a column declared constant: those that differ from the unit's first row are left out.
     """
     names = [quoted(column.name) for column in visible_columns(schema)]
     typed = [f"{quoted(schema.privacy_unit)} AS {quoted(UNIT)}"]
@@ -181,6 +183,10 @@ def bounding_sql(schema: TableSchema, *, source: str, key_parameter: str = "key"
         others = [name for name in key if name != schema.privacy_unit]
         # True by construction here, whatever casts and lost values did to a verified claim.
         kept.append(_first(1, [UNIT, *others], order))
+    constant = [quoted(column.name) for column in visible_columns(schema) if column.constant]
+    # Whichever row the engine takes for the first, all that are kept agree with one row.
+    first = f"OVER (PARTITION BY {quoted(UNIT)} ORDER BY {order})"
+    kept += [f"{name} IS NOT DISTINCT FROM FIRST_VALUE({name}) {first}" for name in constant]
     return (
         f"SELECT {', '.join(stored)}\n"  # noqa: S608 - every name is quoted, every number ours
         f"FROM (SELECT {', '.join(typed)}\n"

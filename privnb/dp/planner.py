@@ -7,6 +7,7 @@ refuses is the same for any two tables with one schema.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from privnb.dp.output_reader import OutputReader, is_aggregate
 from privnb.dp.outputs import Condition, OutputExpression, aggregates_of
 from privnb.dp.plan import Output, Plan, Sorting
 from privnb.dp.row_reader import RowReader
-from privnb.dp.rows import ColumnRef, RowExpression
+from privnb.dp.rows import ColumnRef, RowExpression, columns_of
 from privnb.dp.sensitivity import Reach
 from privnb.dp.vectors import Aggregate, Vector, vectors_for
 from privnb.errors import UnknownName
@@ -119,7 +120,7 @@ class _Planner:
         reach = Reach.of(
             schema.max_rows_per_unit,
             unique=self._has_unique_key(keys),
-            public_groups=None if groups is None else len(groups),
+            groups=self._groups_of_a_unit(keys),
         )
         vectors = vectors_for(aggregates, reach)
         gate = None
@@ -248,13 +249,23 @@ class _Planner:
         unit = {self._schema.privacy_unit}
         return any(set(unique) - unit <= grouped for unique in self._schema.unique_keys)
 
+    @staticmethod
+    def _groups_of_a_unit(keys: list[RowExpression]) -> int | None:
+        """Return in how many groups the rows of one unit can be; None when that is not known.
+
+        Keys that are functions of constant columns alone have one value for all of them.
+        """
+        varying = [key for key in keys if not all(column.constant for column in columns_of(key))]
+        sizes = [None if key.domain is None else len(_keys_of(key)) for key in varying]
+        return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
     def _public_groups(self, keys: list[RowExpression]) -> tuple[tuple[Scalar, ...], ...] | None:
         """Return all groups there can be, or None when a key's values are not public."""
         domains: list[tuple[Scalar, ...]] = []
         for key in keys:
             if key.domain is None:
                 return None
-            domains.append((*key.domain, None) if key.nullable else tuple(key.domain))
+            domains.append(_keys_of(key))
         size = 1
         for domain in domains:
             size *= len(domain)
@@ -353,6 +364,12 @@ def _with_gate(vectors: tuple[Vector, ...], reach: Reach) -> tuple[tuple[Vector,
                 return vectors, vector
     gate = vectors_for([Aggregate("count")], reach)[0]
     return (*vectors, gate), gate
+
+
+def _keys_of(key: RowExpression) -> tuple[Scalar, ...]:
+    """Return every value that a group key with public values can have."""
+    known = tuple(key.domain or ())
+    return (*known, None) if key.nullable else known
 
 
 def _public_only(key: RowExpression) -> str | None:

@@ -36,6 +36,7 @@ __all__ = [
     "Not",
     "RowExpression",
     "RowType",
+    "columns_of",
 ]
 
 PARTS: dict[str, tuple[int, int] | None] = {
@@ -353,6 +354,30 @@ RowExpression: TypeAlias = (
     | AnyOf
     | Case
 )
+
+
+def columns_of(expression: RowExpression) -> frozenset[Column]:
+    """Return the columns that decide the value of an expression; it is a function of nothing else.
+
+    >>> visits = ColumnRef(Column(name="visits", type="integer"))
+    >>> [column.name for column in columns_of(Not(IsNull(visits)))]
+    ['visits']
+    """
+    parts: Iterable[RowExpression]
+    match expression:
+        case ColumnRef():
+            return frozenset({expression.column})
+        case Constant():
+            return frozenset()
+        case Comparison():
+            parts = (expression.left, expression.right)
+        case AllOf() | AnyOf():
+            parts = expression.operands
+        case Case():
+            parts = (condition for condition, _ in expression.branches)
+        case _:
+            parts = (expression.operand,)
+    return frozenset(column for part in parts for column in columns_of(part))
 
 
 def _distinct(values: Iterable[Scalar]) -> tuple[Scalar, ...]:

@@ -31,7 +31,7 @@ class Reach:
         The most rows of a unit in one group: 1 where the grouping contains a unique key of the
         unit, otherwise M.
     groups
-        The most groups a unit can be in: at most M, and at most the number of public groups.
+        The most groups a unit can be in, at most M.
     """
 
     rows: int
@@ -39,13 +39,16 @@ class Reach:
     groups: int
 
     @classmethod
-    def of(cls, rows: int, *, unique: bool, public_groups: int | None) -> Reach:
-        """Describe a grouping; ``public_groups`` is None when the groups are not known.
+    def of(cls, rows: int, *, unique: bool, groups: int | None) -> Reach:
+        """Describe a grouping.
 
-        >>> Reach.of(5, unique=False, public_groups=3)
+        ``groups`` is the number of public groups that differ in what is not constant per unit, so
+        1 where every key is constant; None when these groups are not known.
+
+        >>> Reach.of(5, unique=False, groups=3)
         Reach(rows=5, per_group=5, groups=3)
         """
-        groups = rows if public_groups is None else min(rows, public_groups)
+        groups = rows if groups is None else min(rows, groups)
         return cls(rows=rows, per_group=1 if unique else rows, groups=groups)
 
 
@@ -63,14 +66,19 @@ def worst_l2(contribution: Callable[[int], int], reach: Reach) -> float:
     --------
     Five rows worth up to 25 each: together in one group they weigh most.
 
-    >>> worst_l2(lambda rows: 25 * rows, Reach.of(5, unique=False, public_groups=None))
+    >>> worst_l2(lambda rows: 25 * rows, Reach.of(5, unique=False, groups=None))
     125.0
 
     With the sum of a unit in a group clamped to 30 they weigh most apart.
 
-    >>> spread = Reach.of(5, unique=False, public_groups=None)
+    >>> spread = Reach.of(5, unique=False, groups=None)
     >>> worst_l2(lambda rows: min(25 * rows, 30), spread) < 56
     True
+
+    They cannot be apart where every key is constant per unit.
+
+    >>> worst_l2(lambda rows: min(25 * rows, 30), Reach.of(5, unique=False, groups=1))
+    30.0
     """
     squares = [contribution(rows) ** 2 for rows in range(1, reach.per_group + 1)]
     by_groups = reach.groups * max(squares)

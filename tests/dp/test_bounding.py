@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +89,32 @@ def test_a_declared_unique_key_is_true_of_the_bounded_table_even_if_not_of_the_s
     rows = [row("A", year=y, visits=n) for n in range(3) for y in (1, 2, None)]
     twice = 'SELECT year FROM "visits" GROUP BY _unit, year HAVING COUNT(*) > 1'
     assert database(rows, schema).rows(twice) == []
+
+
+def test_a_unit_has_one_value_of_a_constant_column_even_if_not_in_the_source(database, schema_with):
+    columns = tuple(
+        replace(column, constant=column.name in ("city", "score", "born"))
+        for column in schema_with().columns
+    )
+    schema = schema_with(columns=columns)
+    mixed = [
+        row("A", city=city, score=score, visits=n)
+        for n, (city, score) in enumerate([("a", 0.5), ("b", 0.5), ("a", math.nan), (None, None)])
+    ]
+    missing = [row("B", city=None, score=score) for score in (math.nan, math.inf, None)]
+    zeros = [row("C", score=score, visits=n) for n, score in enumerate([0.0, -0.0])]
+    bounded = database(mixed + missing + zeros, schema)
+    several = 'SELECT DISTINCT _unit, city, score, born FROM "visits" ORDER BY _unit'
+    assert [unit for unit, *_ in bounded.rows(several)] == ["A", "B", "C"]
+    sizes = 'SELECT COUNT(*) FROM "visits" GROUP BY _unit ORDER BY _unit'
+    assert bounded.rows(sizes) == [(1,), (3,), (2,)]
+    whole = 'SELECT * FROM "visits" ORDER BY ALL'
+    alone = [found for found in bounded.rows(whole) if found[0] == "A"]
+    assert database(mixed[::-1], schema).rows(whole) == alone  # others and order do not matter
+
+
+def test_nothing_is_computed_for_constant_columns_where_there_are_none(schema):
+    assert "FIRST_VALUE" not in bounding_sql(schema, source="source")
 
 
 def test_rows_are_told_whose_value_is_public_or_may_be_missing(database, schema_with):

@@ -5,6 +5,7 @@
 import datetime as dt
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -63,6 +64,9 @@ DATES = [
 ]
 FLOATS = [None, math.nan, math.inf, -math.inf, -1e300, -10.0, -0.0, 0.0, 0.3, 99.99, 100.0, 1e300]
 
+NAMES = ["plan", "year", "city", "visits", "dollars", "born", "seen", "female", "score"]
+CONSTANT = ["plan", "city", "born", "female", "score"]
+
 row_values = st.tuples(
     st.sampled_from(["free", "free", "paid", "gone"]),
     st.sampled_from([None, 1, 2, 3, 9]),
@@ -93,9 +97,14 @@ def queries(draw):
 
 @st.composite
 def neighbours(draw):
-    """Rows of a few units, and rows of one more."""
+    """Rows of a few units, and rows of one more, which may keep to a claim of constant columns."""
     others = draw(st.lists(st.tuples(st.sampled_from("ABC"), row_values), max_size=8))
     unit = draw(st.lists(row_values, min_size=1, max_size=7))
+    if draw(st.booleans()):
+        kept = [NAMES.index(name) for name in CONSTANT]
+        unit = [
+            tuple(unit[0][n] if n in kept else value for n, value in enumerate(row)) for row in unit
+        ]
     return [(person, *row) for person, row in others], [("X", *row) for row in unit]
 
 
@@ -103,8 +112,20 @@ schemas = st.fixed_dictionaries(
     {
         "max_rows_per_unit": st.integers(min_value=1, max_value=5),
         "unique_keys": st.sampled_from([(), (("person", "year"),), (("person", "plan", "city"),)]),
+        "constant": st.sets(st.sampled_from(CONSTANT)),
     }
 )
+
+
+@pytest.fixture(scope="session")
+def schema_of(schema_with):
+    """Make a schema with some columns declared constant per unit."""
+
+    def make(constant=(), **changes):
+        columns = (replace(c, constant=c.name in constant) for c in schema_with().columns)
+        return schema_with(columns=tuple(columns), **changes)
+
+    return make
 
 
 def groups_of(query, rows):
@@ -159,9 +180,9 @@ def check_claims(query, changes):
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sql=queries(), rows=neighbours(), changes=schemas)
 def test_one_unit_moves_every_vector_by_at_most_its_claimed_sensitivity(  # noqa: PLR0913, PLR0917 - three drawn, three fixtures
-    sql, rows, changes, planned, schema_with, database
+    sql, rows, changes, planned, schema_of, database
 ):
-    schema = schema_with(**changes)
+    schema = schema_of(**changes)
     query = planned(sql, schema)
     others, unit = rows
     with_unit, without = database(others + unit, schema), database(others, schema)
@@ -172,6 +193,27 @@ def test_one_unit_moves_every_vector_by_at_most_its_claimed_sensitivity(  # noqa
         for row in answer.rows + answer.half_widths:
             assert all(not isinstance(v, float) or math.isfinite(v) for v in row)
             assert not any(isinstance(v, (dt.date, dt.datetime)) for v in row)
+    finally:
+        with_unit.close()
+        without.close()
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    key=st.sampled_from(["plan", "city", "female", "EXTRACT(month FROM born)", "score > 0"]),
+    second=st.sampled_from(["", ", year", ", CASE WHEN plan = 'free' THEN 1 END"]),
+    rows=neighbours(),
+)
+def test_one_unit_is_in_one_group_of_constant_keys_whatever_the_source_holds(  # noqa: PLR0913, PLR0917 - three drawn, three fixtures
+    key, second, rows, planned, schema_of, database
+):
+    schema = schema_of(CONSTANT, max_rows_per_unit=4)
+    aggregates = "SUM(visits), COUNT(DISTINCT person)"
+    query = planned(f"SELECT {aggregates} FROM visits GROUP BY {key}{second}", schema)
+    others, unit = rows
+    with_unit, without = database(others + unit, schema), database(others, schema)
+    try:
+        check_claims(query, differences(query, with_unit.run(query), without.run(query)))
     finally:
         with_unit.close()
         without.close()
@@ -246,6 +288,57 @@ def test_a_unique_key_in_the_grouping_lowers_the_sensitivity(planned, schema_wit
     assert planned(by_half, unique).vectors[0].l2 == 3
 
 
+def test_rows_that_break_a_claim_of_a_constant_still_move_no_more_than_it_says(
+    planned, database, schema_of
+):
+    constant = schema_of(constant=["city", "plan"], max_rows_per_unit=3)
+    sql = "SELECT city, SUM(visits), COUNT(DISTINCT person) FROM visits GROUP BY city"
+    query = planned(sql, constant)
+    several = database([worst(city=city) for city in ("a", "b", None)], constant)
+    check_claims(query, differences(query, several.run(query), database([], constant).run(query)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "constant", "groups"),
+    [
+        (["city"], ["city"], 1),
+        (["city", "plan"], ["city"], 2),
+        (["plan", "city"], ["plan"], 6),
+        (["plan", "female"], ["plan", "female"], 1),
+        (["CASE WHEN plan = 'free' AND NOT female THEN 1 ELSE 2 END"], ["plan", "female"], 1),
+        (["CASE WHEN plan = 'free' AND NOT female THEN 1 ELSE 2 END"], ["plan"], 2),
+        (["EXTRACT(year FROM born)"], ["born"], 1),
+        (["EXTRACT(year FROM born)"], [], 6),
+        (["EXTRACT(month FROM born)", "year"], ["born"], 4),
+        (["DATE_TRUNC('month', seen)"], ["born"], 6),
+        (["CASE WHEN score IS NULL OR city LIKE 'a%' THEN 1 END"], ["score", "city"], 1),
+        (["CASE WHEN score IS NULL OR city LIKE 'a%' THEN 1 END"], ["score"], 2),
+        ([], [], 1),
+    ],
+)
+def test_keys_that_are_constant_per_unit_put_it_into_one_group(
+    keys, constant, groups, planned, schema_of
+):
+    names = [f"{key} AS g{place}" for place, key in enumerate(keys)]
+    sql = f"SELECT {', '.join([*names, 'COUNT(*)'])} FROM visits"
+    if keys:
+        sql += f" GROUP BY {', '.join(str(place + 1) for place in range(len(keys)))}"
+    assert planned(sql, schema_of(constant, max_rows_per_unit=6)).reach.groups == groups
+
+
+def test_a_constant_key_lowers_the_noise_in_sums_and_the_threshold(planned, schema_of):
+    sql = "SELECT city, SUM(visits), COUNT(DISTINCT person) FROM visits GROUP BY city"
+    anywhere, one = planned(sql, schema_of()), planned(sql, schema_of(["city"]))
+    (_, spread), (_, alone) = (
+        sorted(vector.l2 for vector in query.vectors) for query in (anywhere, one)
+    )
+    assert alone == 60  # 30 visits in halves
+    assert spread > 1.4 * alone
+    assert one.gate.l2 == 1
+    assert math.isclose(anywhere.gate.l2, math.sqrt(3))
+    assert one._threshold != anywhere._threshold
+
+
 def splits(rows, per_group, groups):
     """All ways to put at most so many rows into at most so many groups."""
     sizes = range(per_group + 1)
@@ -259,7 +352,7 @@ def splits(rows, per_group, groups):
     worth=st.lists(st.integers(min_value=0, max_value=50), min_size=5, max_size=5),
 )
 def test_the_worst_case_is_no_less_than_every_split_of_the_rows(rows, groups, unique, worth):
-    reach = Reach.of(rows, unique=unique, public_groups=groups)
+    reach = Reach.of(rows, unique=unique, groups=groups)
     claimed = worst_l2(lambda n: worth[n - 1], reach)
     weigh = [0, *worth]
     heaviest = max(
@@ -272,7 +365,7 @@ def test_the_worst_case_is_no_less_than_every_split_of_the_rows(rows, groups, un
 
 @given(rows=st.integers(min_value=65, max_value=300), cap=st.integers(min_value=1, max_value=99))
 def test_many_rows_are_bounded_without_searching_and_still_safely(rows, cap):
-    reach = Reach.of(rows, unique=False, public_groups=None)
+    reach = Reach.of(rows, unique=False, groups=None)
     claimed = worst_l2(lambda n: min(3 * n, cap), reach)
     apart = min(3, cap) * math.sqrt(rows)
     whole = -(-cap // 3)
