@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from privnb.datasite.ports import SiteCard
-    from privnb.dp.schema import Bounds, UnitBounds
+    from privnb.dp.schema import Bounds, Column, TableSchema, UnitBounds
     from privnb.messages import Budget, SiteDescription
     from privnb.request import Request
 
@@ -57,9 +57,10 @@ def sites_frame(
 
 
 def schema_frame(described: Mapping[str, SiteDescription], table: str) -> pd.DataFrame:
-    """One row per site and column: type, bounds, public values, privacy unit.
+    """One row per site and column: type, bounds, public values, privacy unit, description.
 
-    Raises `UnknownName` (E_NO_TABLE) when no site has the table.
+    The privacy unit's entry also says which columns have one value per unit: groups over those
+    need less noise. Raises `UnknownName` (E_NO_TABLE) when no site has the table.
     """
     rows = [
         {
@@ -70,11 +71,7 @@ def schema_frame(described: Mapping[str, SiteDescription], table: str) -> pd.Dat
             "bounds": _interval(column.bounds),
             "unit bounds": _interval(column.unit_bounds),
             "values": ", ".join(map(str, column.values or ())),  # noqa: PD011 - not pandas
-            "privacy unit": (
-                f"one {offered.unit_name}; cannot be read"
-                if column.name == offered.privacy_unit
-                else ""
-            ),
+            "privacy unit": _unit_note(column, offered),
             "description": column.description,
         }
         for name, site in described.items()
@@ -149,6 +146,12 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _unit_note(column: Column, table: TableSchema) -> str:
+    if column.name == table.privacy_unit:
+        return f"one {table.unit_name}; cannot be read"
+    return f"same in all rows of a {table.unit_name}" if column.constant else ""
 
 
 def _interval(bounds: Bounds | UnitBounds | None) -> str:

@@ -41,6 +41,7 @@ VISITS = TableSchema(
     columns=(
         Column(name="zper", type="integer"),
         Column(name="mdvis", type="integer", bounds=Bounds(lower=0, upper=25)),
+        Column(name="sex", type="string", values=("female", "male"), constant=True),
     ),
     privacy_unit="zper",
     max_rows_per_unit=5,
@@ -376,7 +377,11 @@ def test_sites_schema_and_budget_are_frames_to_read(session):
     assert session.sites()["budget left"].tolist() == ["visits: 3.4 of 4"] * 2
     schema = session.schema("visits")
     assert schema[schema.column == "mdvis"].bounds.tolist() == ["0 … 25"] * 2
-    assert "person" in schema[schema.column == "zper"]["privacy unit"].iloc[0]
+    assert schema["privacy unit"].tolist()[:3] == [
+        "one person; cannot be read",
+        "",
+        "same in all rows of a person",
+    ]
     assert session.budget().left.tolist() == [3.4, 3.4]
     with pytest.raises(UnknownName, match="visit'"):
         session.schema("visit")

@@ -66,7 +66,8 @@ def refuse_broken_claims(
     """Raise `ConfigError` when the data breaks a claim on which the proof of privacy rests.
 
     Those are the unique keys, in the source and in the bounded table, where NaN has become NULL;
-    the absence of NULL; and that sums of clamped values fit into 64 bits.
+    the columns constant per unit; the absence of NULL; and that sums of clamped values fit into
+    64 bits.
     """
     schema = table.schema
     for number, key in enumerate(schema.unique_keys):
@@ -78,6 +79,8 @@ def refuse_broken_claims(
                 *("tables", table.name, "unique_keys", number),
                 hint="Remove the claim, or mend the data: the noise relies on it.",
             )
+    for name, units in _varying(table, source).items():
+        raise _constant_error(config, table, name, units)
     strict = [column.name for column in visible_columns(schema) if not column.nullable]
     counts = _one_row(bounded, {name: bounded[name].isnull().sum() for name in strict})
     for name in strict:
@@ -135,6 +138,9 @@ def _compare(
                 f"The key ({', '.join(key)}) is not unique: {repeated:,} values occur twice.",
                 "Remove the claim, or mend the data.",
             )
+    for name, units in _varying(table, source).items():
+        error = _constant_error(config, table, name, units)
+        yield Finding(level="error", message=error.message, hint=error.hint)
     columns = visible_columns(table.schema)
     counts = _one_row(
         source,
@@ -266,6 +272,26 @@ def _repeated(rows: ir.Table, key: tuple[str, ...]) -> int:
     return int(sizes.filter(sizes.n > 1).count().to_pyarrow().as_py())
 
 
+def _varying(table: TableConfig, source: ir.Table) -> dict[str, int]:
+    """Count the units with several values in a column declared constant; NULL and NaN are one."""
+    schema = table.schema
+    constant = [column for column in visible_columns(schema) if column.constant]
+    if not constant:
+        return {}
+    present = source.filter(source[schema.privacy_unit].notnull())
+    several = {}
+    for column in constant:
+        value = present[column.name]
+        if column.type == "float":
+            value = value.isnan().ifelse(None, value)
+        several[column.name] = (value.min() != value.max()) | (
+            (value.count() > 0) & (value.count() < present.count())
+        )
+    units = present.group_by(schema.privacy_unit).aggregate(**several)
+    counts = _one_row(units, {name: units[name].sum() for name in several})
+    return {name: count for name, count in counts.items() if count}
+
+
 def _one_row(rows: ir.Table, values: dict[str, ir.Value]) -> dict[str, int]:
     """Compute several counts in one pass; over no rows every count is 0."""
     if not values:
@@ -279,6 +305,14 @@ def _check_sums(config: SiteConfig, table: TableConfig, rows: int) -> None:
         check_schema(table.schema, rows=max(rows, table.schema.public_rows or 1))
     except ConfigError as error:
         raise config.error(error.message, "tables", table.name, hint=error.hint) from None
+
+
+def _constant_error(config: SiteConfig, table: TableConfig, name: str, units: int) -> ConfigError:
+    return config.error(
+        f"Column {name!r} is declared constant, but {units:,} units have several values in it.",
+        *("tables", table.name, "columns", name, "constant"),
+        hint="Remove the claim, or mend the data: rows that break it would be left out.",
+    )
 
 
 def _null_error(config: SiteConfig, table: TableConfig, name: str, count: int) -> ConfigError:

@@ -47,6 +47,7 @@ def read_column(section: Section, name: str, *, is_unit: bool) -> DeclaredColumn
     unit_hint = "Write unit_bounds = [lowest, highest] of the sum over one unit's rows in a group."
     unit_bounds = section.interval("unit_bounds", hint=unit_hint)
     nullable = section.flag("nullable", hint="Say true or false.", default=not is_unit)
+    constant = section.flag("constant", hint="Say true or false.", default=False)
     description = section.text("description", hint="Describe the column.", default="")
     origins: tuple[str, ...]
     if bins is None:
@@ -74,6 +75,7 @@ def read_column(section: Section, name: str, *, is_unit: bool) -> DeclaredColumn
             UnitBounds(lower=unit_bounds[0], upper=unit_bounds[1]) if unit_bounds else None
         ),
         values=values,
+        constant=constant,
         description=description,
     )
     return DeclaredColumn(column=column, bins=bins, origins=origins)
@@ -134,7 +136,7 @@ def _check_unit(section: Section, name: str, kind: _TypeName, bins: Bins | None)
     if kind not in ("integer", "string") or bins is not None:
         hint = "Use a column of the source that is a whole number or a text."
         section.fail(f"The privacy unit {name!r} cannot be of this kind.", "type", hint=hint)
-    for key in ("bounds", "unit_bounds", "values"):
+    for key in ("bounds", "unit_bounds", "values", "constant"):
         if key in section:
             problem = f"The privacy unit {name!r} is never read, so it has no {key!r}."
             section.fail(problem, key, hint=f"Remove {key!r}.")

@@ -44,7 +44,7 @@ def fill_mock(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> Non
 
 
 def mock_rows(schema: TableSchema) -> pa.Table:
-    """Make up rows that honour types, bounds, values, nullability, unit and unique keys.
+    """Make up rows that honour types, bounds, values, nullability, unit, constants and unique keys.
 
     At most 2,000 rows; their number says nothing about the real table's, unless that is public.
     """
@@ -57,7 +57,7 @@ def mock_rows(schema: TableSchema) -> pa.Table:
         column.name: (
             _units(column, owners)
             if column.name == schema.privacy_unit
-            else _values(column, len(owners), random)
+            else _values(column, owners, random)
         )
         for column in schema.columns
     }
@@ -77,12 +77,12 @@ def _units(column: Column, owners: np.ndarray[Any, Any]) -> list[Any]:
     return numbers if column.type == "integer" else [f"mock-{number}" for number in numbers]
 
 
-def _values(column: Column, count: int, random: np.random.Generator) -> list[Any]:
-    made = [_present(column, random) for _ in range(count)]
-    if column.nullable:
-        missing = random.random(count) < _NULL_SHARE
-        return [None if gone else value for gone, value in zip(missing, made, strict=True)]
-    return made
+def _values(column: Column, owners: np.ndarray[Any, Any], random: np.random.Generator) -> list[Any]:
+    """Make up a value for each row, or for each unit where one has the same in all its rows."""
+    places = owners - 1 if column.constant else np.arange(len(owners))
+    made = [_present(column, random) for _ in range(int(places[-1]) + 1)]
+    missing = random.random(len(made)) < (_NULL_SHARE if column.nullable else 0)
+    return [None if missing[place] else made[place] for place in places.tolist()]
 
 
 def _present(column: Column, random: np.random.Generator) -> Any:

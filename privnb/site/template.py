@@ -85,6 +85,9 @@ EXAMPLE = """
 # # A derived column, from source columns that may stay hidden: the first case that holds.
 # [tables.visits.columns.plan]
 # type = "string"
+# # Optional: one unit has one value in all its rows. Checked on the data; groups over such columns
+# # need less noise.
+# constant = true
 # cases = [
 #     { when = { deductible = 1 }, value = "deductible" },
 #     { when = { coinsurance = [0], deductible = 0 }, value = "free care" },

@@ -15,6 +15,7 @@ from privnb.cli import site_setup
 from privnb.errors import ConfigError
 from privnb.site.claims import check
 from privnb.site.config import load_config
+from privnb.site.tables import Tables
 from privnb.site.template import EXAMPLE, init_site, site_toml, write_whole
 
 TABLE = """
@@ -117,6 +118,57 @@ def test_a_false_claim_of_uniqueness_is_an_error(site):
     assert not report.ok
     wanted = f"error {line}: The key (person, year) is not unique: 1 values occur twice."
     assert said(report) == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("cost", "units"),
+    [
+        ([1.0, 1.0, 7.0, None], 0),
+        ([None, float("nan"), 7.0, 8.0], 0),
+        ([1.0, 2.0, 7.0, 7.0], 1),
+        ([1.0, None, 7.0, 7.0], 1),
+        ([float("nan"), 1.0, 7.0, 7.0], 1),
+    ],
+)
+def test_a_false_claim_of_a_constant_is_an_error_and_keeps_the_table_from_being_served(
+    site, cost, units
+):
+    with (site / "site.toml").open("a") as file:
+        file.write("constant = true\n")
+    write(site, person=[1, 1, 2, None], year=[1, 2, 1, 1], cost=cost)
+    config = load_config(site)
+    (line,) = lines(site, "constant")
+    wanted = f"{line}: Column 'cost' is declared constant, but 1 units have several values in it."
+    errors = [finding for finding in check(site).findings if finding.level == "error"]
+    if not units:
+        assert errors == []
+        Tables.open(config, state=site / "state").close()
+        return
+    assert [error.message.partition(", line ")[2] for error in errors] == [wanted]
+    with pytest.raises(ConfigError, match="declared constant") as refused:
+        Tables.open(config, state=site / "state")
+    assert refused.value.message == errors[0].message
+    assert "Remove the claim" in refused.value.hint
+
+
+def test_constants_of_every_type_are_verified(tmp_path):
+    kinds = {
+        "integer": ("bounds = [0, 9]", pa.array([1, 2])),
+        "boolean": ("", pa.array([True, False])),
+        "string": ("", pa.array(["a", "b"])),
+        "date": ("", pa.array([1, 2], pa.date32())),
+        "timestamp": ("", pa.array([1, 2], pa.timestamp("us"))),
+    }
+    head = TABLE.partition("[tables.visits.columns.year]")[0]
+    head = head.replace('unique_keys = [["person", "year"]]', "")
+    for kind, (more, cells) in kinds.items():
+        column = f'[tables.visits.columns.c]\ntype = "{kind}"\n{more}\nconstant = true\n'
+        text = site_toml(name="a", owner="o@a.example", exchange="memory://x", tables=head + column)
+        (tmp_path / "site.toml").write_text(text)
+        for persons, sound in (([1, 1], False), ([1, 2], True)):
+            rows = pa.table({"person": persons, "c": cells})
+            pyarrow.parquet.write_table(rows, tmp_path / "visits.parquet")
+            assert check(tmp_path).ok == sound, kind
 
 
 def test_a_table_of_nobody_is_an_error(site):

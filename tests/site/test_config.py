@@ -50,6 +50,7 @@ cases = [
     { when = { coins = [0, 25], idp = 0 }, value = "free" },
 ]
 otherwise = "shared"
+constant = true
 
 [tables.visits.columns.age_group]
 type = "string"
@@ -91,6 +92,8 @@ def test_a_complete_file_is_read_as_written(tmp_path):
     assert not visits.schema.column("zper").nullable
     assert visits.schema.column("plan_type").values == ("individual", "free", "shared")
     assert not visits.schema.column("plan_type").nullable
+    constant = [column.name for column in visits.schema.columns if column.constant]
+    assert constant == ["plan_type"]
     assert visits.schema.column("age_group").values == ("child", "adult", "old", "unknown")
     assert visits.schema.column("born").values == ("2000-01-01",)
     assert visits.origins["town"] == "Town of Residence"
@@ -181,6 +184,14 @@ MISTAKES = [
         "never read",
         "Remove",
     ),
+    (
+        "[tables.visits.columns.zper]\n",
+        "[tables.visits.columns.zper]\nconstant = true\n",
+        "constant = true",
+        "never read",
+        "Remove",
+    ),
+    ("constant = true", "constant = 1", "constant = 1", "true or false", "Say"),
     (
         'type = "integer"\n\n[tables.visits.columns.year]',
         'type = "date"\n\n[tables.visits.columns.year]',

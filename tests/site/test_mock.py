@@ -15,6 +15,7 @@ FLOATS = st.floats(-1e6, 1e6)
 
 @st.composite
 def columns(draw, name):
+    constant = draw(st.booleans())
     kind = draw(
         st.sampled_from(["integer", "float", "string", "boolean", "date", "timestamp", "listed"])
     )
@@ -25,12 +26,21 @@ def columns(draw, name):
             upper = lower + draw(st.integers(1, 100))
             bounds = Bounds(lower=float(lower), upper=float(upper))
             total = UnitBounds(lower=0.0, upper=5.0)
-            return Column(name=name, type=kind, nullable=nullable, bounds=bounds, unit_bounds=total)
+            return Column(
+                name=name,
+                type=kind,
+                nullable=nullable,
+                bounds=bounds,
+                unit_bounds=total,
+                constant=constant,
+            )
         case "listed":
             values = tuple(draw(st.lists(WORDS, min_size=1, max_size=4, unique=True)))
-            return Column(name=name, type="string", nullable=nullable, values=values)
+            return Column(
+                name=name, type="string", nullable=nullable, values=values, constant=constant
+            )
         case _:
-            return Column(name=name, type=kind, nullable=nullable)
+            return Column(name=name, type=kind, nullable=nullable, constant=constant)
 
 
 @st.composite
@@ -77,6 +87,10 @@ def test_a_mock_twin_honours_its_schema(schema):
                 assert column.bounds.lower <= value <= column.bounds.upper
                 assert math.isfinite(value)
     assert None not in sizes
+    for column in schema.columns:
+        if column.constant:
+            values = {(row["unit"], row[column.name]) for row in rows}
+            assert len(values) == len(sizes)
     assert max(sizes.values()) <= schema.max_rows_per_unit
     for key in schema.unique_keys:
         keys = [tuple(row[name] for name in key) for row in rows]
