@@ -38,6 +38,7 @@ __all__ = ["plan"]
 
 _MOST_GROUPS = 5000
 _MOST_OUTPUTS = 64
+_MOST_INTEGERS = 100_000
 _LARGEST_LIMIT = 10**9
 
 
@@ -123,6 +124,12 @@ class _Planner:
             groups=self._groups_of_a_unit(keys),
         )
         vectors = vectors_for(aggregates, reach)
+        integers = len(groups or ()) * sum(vector.width for vector in vectors)
+        if integers > _MOST_INTEGERS:
+            raise refusal(
+                f"The query needs {integers:,} noisy numbers; at most {_MOST_INTEGERS:,} are made.",
+                "Group more coarsely, or ask for fewer medians and quantiles at once.",
+            )
         gate = None
         if groups is None:
             vectors, gate = _with_gate(vectors, reach)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from privnb.dp.schema import Bounds, Column
 from privnb.errors import QueryRefused
 
 N = "SELECT COUNT(*) FROM visits"
@@ -97,3 +98,13 @@ def test_patterns_mean_what_they_mean_to_the_engine(pattern, planned, database):
     found = tables.run(planned(f"{N} WHERE city LIKE :p", parameters={"p": pattern}))[0][0]
     named = pattern.replace("'", "''")
     assert found == tables.rows(f"SELECT COUNT(*) FROM visits WHERE city LIKE '{named}'")[0][0]
+
+
+def test_a_free_query_cannot_keep_the_site_busy_with_noise(planned, schema_with):
+    # Each noisy number takes some thirty microseconds, on the mock twin too.
+    groups = Column(name="g", type="integer", nullable=False, values=tuple(range(2000)))
+    bounded = Column(name="visits", type="float", bounds=Bounds(lower=0, upper=1))
+    schema = schema_with(columns=(groups, bounded))
+    planned("SELECT g, SUM(visits), COUNT(*) FROM visits GROUP BY g", schema)
+    with pytest.raises(QueryRefused, match="noisy numbers"):
+        planned("SELECT g, MEDIAN(visits) FROM visits GROUP BY g", schema)

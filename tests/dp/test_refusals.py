@@ -4,6 +4,7 @@
 
 import pytest
 
+from privnb.computation import parse_epsilon
 from privnb.errors import QueryRefused
 
 N = "SELECT COUNT(*) FROM visits"
@@ -318,4 +319,13 @@ def test_parameters_become_typed_literals(sql, value, written, planned):
 def test_an_impossible_epsilon_is_refused(epsilon, planned):
     with pytest.raises(QueryRefused) as refused:
         planned(N, epsilon=epsilon)
+    assert refused.value.code == "E_EPSILON"
+
+
+@pytest.mark.parametrize(
+    "epsilon", ["1_0", "１", "٣", " 1", "1\n", "+1", "", ".", "1e9999", "1." + "0" * 40]
+)
+def test_an_epsilon_that_people_would_read_otherwise_is_refused(epsilon):
+    with pytest.raises(QueryRefused) as refused:
+        parse_epsilon(epsilon)
     assert refused.value.code == "E_EPSILON"
