@@ -112,8 +112,13 @@ class Lab:
 
     def close(self):
         self.server.terminate()
-        self.server.wait(20)
-        self.log.close()
+        try:
+            self.server.wait(60)
+        except subprocess.TimeoutExpired:  # it waits for kernels, which a busy machine delays
+            self.server.kill()
+            self.server.wait()
+        finally:
+            self.log.close()
 
     def _wait_for_url(self):
         end = time.monotonic() + 60

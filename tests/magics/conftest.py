@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
 from pathlib import Path
 
@@ -42,7 +43,9 @@ class Notebook:
 
 
 @pytest.fixture
-def shell():
+def shell(monkeypatch):
+    # Doctests that ran before leave a builtin of this name, and IPython then sets no `_` itself.
+    monkeypatch.delattr(builtins, "_", raising=False)
     InteractiveShell.clear_instance()
     shell = InteractiveShell.instance()
     shell.history_manager.enabled = False
