@@ -71,7 +71,8 @@ def test_an_answer_is_near_the_truth_and_paid_for(in_memory):
     before = in_memory.budget().set_index("site").loc["northside"]
     release = ask(in_memory).result(timeout=30)
     found = release.df.set_index("plan_type")
-    assert found.index.tolist() == list(NORTHSIDE)  # 6 sigma and more apart: in order
+    assert set(found.index) == set(NORTHSIDE)
+    assert found.n.is_monotonic_decreasing
     for plan, people in NORTHSIDE.items():
         # 5 half-widths are 9.8 standard deviations: a false alarm in 1e21 runs
         assert abs(found.n[plan] - people) < 5 * found["± n"][plan]
