@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ from privnb.dp.vectors import Aggregate, Vector, bins_of
 from privnb.release import Answer, AnswerColumn, Estimate, EstimateLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from privnb.computation import Scalar
 
@@ -38,6 +39,7 @@ __all__ = ["Output", "Plan", "Sorting"]
 _EXAMPLE_ROWS = 1000
 _TOO_SMALL = "too small a group to say anything: group more coarsely or offer more epsilon"
 _LARGEST_EXACT = 2**53
+_GROUPS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -257,27 +259,39 @@ class Plan:
             Counts and sums are not moved into possible limits, so that they can be added up
             without bias: a count may be negative. Nothing in it is NaN or infinite.
         """
-        exact = self._exact(rows)
         if self.gate is None:
+            exact = self._exact(rows)
             keys = list(self.groups or ())
             nothing = (0,) * sum(vector.width for vector in self.vectors)
             table = [exact.get(key, nothing) for key in keys]
             integers = self._noisy(table, {})
         else:
-            keys, table = list(exact), list(exact.values())
-            start = self._start(self.gate)
-            passed = noise.keep_large(
-                [slots[start] for slots in table],
-                rho=self.shares[self.gate],
-                delta=self.price.delta,
-                **self._gate_reach(self.gate),
-            )
+            passed = self._passed(self.gate, iter(rows))
             # The order of what the engine returned depends on the data; this one does not.
-            shown = sorted(passed, key=lambda place: _sortable(keys[place]))
-            keys, table = [keys[place] for place in shown], [table[place] for place in shown]
-            counts = np.array([[passed[place]] for place in shown], dtype=float).reshape(-1, 1)
+            passed.sort(key=lambda group: _sortable(group[0]))
+            keys, table = [key for key, _, _ in passed], [slots for _, slots, _ in passed]
+            counts = np.array([[count] for _, _, count in passed], dtype=float).reshape(-1, 1)
             integers = self._noisy(table, {self.gate: counts})
         return self._answer(self._answers(keys, integers))
+
+    def _passed(
+        self, gate: Vector, rows: Iterator[Sequence[object]]
+    ) -> list[tuple[tuple[Scalar, ...], tuple[int, ...], int]]:
+        """Return key, exact slots and noisy count of every group that may show.
+
+        Each count gets noise of its own, so taking some groups at a time, whichever they are,
+        changes nothing but the memory needed.
+        """
+        start, found = self._start(gate), []
+        while batch := list(self._exact(islice(rows, _GROUPS_AT_ONCE)).items()):
+            passed = noise.keep_large(
+                [slots[start] for _, slots in batch],
+                rho=self.shares[gate],
+                delta=self.price.delta,
+                **self._gate_reach(gate),
+            )
+            found += [(*batch[place], count) for place, count in passed.items()]
+        return found
 
     def _exact(self, rows: Iterable[Sequence[object]]) -> dict[tuple[Scalar, ...], tuple[int, ...]]:
         width = len(self.keys)

@@ -108,3 +108,11 @@ def test_a_free_query_cannot_keep_the_site_busy_with_noise(planned, schema_with)
     planned("SELECT g, SUM(visits), COUNT(*) FROM visits GROUP BY g", schema)
     with pytest.raises(QueryRefused, match="noisy numbers"):
         planned("SELECT g, MEDIAN(visits) FROM visits GROUP BY g", schema)
+
+
+def test_any_number_of_unknown_groups_is_gone_through_in_parts(planned):
+    query = planned("SELECT city, COUNT(*) AS n FROM visits GROUP BY city")
+    many = ((f"c{place}", 100_000 if place % 10_000 == 0 else 1) for place in range(50_000))
+    answer = query.release(many)
+    assert [key for key, _ in answer.rows] == ["c0", "c10000", "c20000", "c30000", "c40000"]
+    assert all(abs(count - 100_000) < 1000 for _, count in answer.rows)
