@@ -57,9 +57,10 @@ class BudgetEntry:
 class Budget:
     """One grant of the asking analyst: what was given, what is left, and its history.
 
-    Epsilons of several releases do not add up: the ledger accounts in zCDP, where many small
-    releases cost less than their sum. ``epsilon_left`` is the largest epsilon one more release
-    could have, given the grant and the table's total over all analysts.
+    How epsilons of several releases add up is the table's ``accounting``: plainly where it is
+    "pure"; where it is "zcdp", many small releases cost less than their sum. ``epsilon_left`` is
+    the largest epsilon one more release could have, given the grant and the table's total over all
+    analysts.
     """
 
     table: str

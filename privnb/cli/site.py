@@ -194,7 +194,7 @@ def budget(
                 words(each.terms.total_epsilon),
                 words(each.epsilon_spent),
                 words(each.epsilon_left),
-                f"{each.terms.delta:g}",
+                f"{each.terms.accounting.delta:g}",
                 f"{float(each.delta_spent * ledger.DELTA_UNIT):.3g}",
             )
             for each in tables

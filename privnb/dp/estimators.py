@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from privnb.dp.bounding import fixed_point
-from privnb.dp.noise import half_width
 from privnb.dp.noisy import Floats, Noisy
 from privnb.dp.vectors import Aggregate, Vector, bins_of, counting_column
 
 if TYPE_CHECKING:
+    from privnb.dp.noise import Noise
     from privnb.dp.schema import Column
 
 __all__ = ["Estimator"]
@@ -26,12 +26,16 @@ class Estimator:
     noisy
         For each vector its noisy integers, shape (groups, width).
     scales
-        For each vector the standard deviation of its noise.
+        For each vector the scale of its noise.
+    noise
+        The kind of noise.
     """
 
-    def __init__(self, noisy: Mapping[Vector, Floats], scales: Mapping[Vector, float]) -> None:
+    def __init__(
+        self, noisy: Mapping[Vector, Floats], scales: Mapping[Vector, float], noise: Noise
+    ) -> None:
         self._noisy = noisy
-        self._scales = scales
+        self._half_widths = {vector: noise.half_width(scale) for vector, scale in scales.items()}
         self._found = {(vector.kind, vector.column): vector for vector in noisy}
 
     def estimate(self, aggregate: Aggregate) -> Noisy:
@@ -51,7 +55,7 @@ class Estimator:
 
     def _measured(self, vector: Vector) -> Noisy:
         values = self._noisy[vector][:, 0]
-        return Noisy.measured(values, vector, half_width(self._scales[vector]))
+        return Noisy.measured(values, vector, self._half_widths[vector])
 
     def _count(self, column: Column | None) -> Noisy:
         return self._measured(self._found["count", counting_column(column)])
@@ -96,7 +100,7 @@ class Estimator:
         """
         vector, point = self._found["histogram", column], fixed_point(column)
         counts, (width, bins) = self._noisy[vector], bins_of(point)
-        reach = half_width(self._scales[vector])
+        reach = self._half_widths[vector]
         total, left = counts.sum(axis=1, keepdims=True), counts.cumsum(axis=1)
         balance = left - level * total
         number = np.arange(1, bins + 1)

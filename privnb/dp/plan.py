@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from privnb.dp import noise
-from privnb.dp.accounting import Price
+from privnb.dp.accounting import Accounting, Price, accounting_of
 from privnb.dp.bounding import fixed_point
 from privnb.dp.estimators import Estimator
 from privnb.dp.literals import normal_key
@@ -103,37 +102,51 @@ class Plan:
         return self.schema.name
 
     @cached_property
+    def accounting(self) -> Accounting:
+        """What the loss is counted in, and which noise that takes."""
+        return accounting_of(self.schema)
+
+    @cached_property
     def shares(self) -> Mapping[Vector, float]:
-        """The zCDP loss of each vector: the price, divided by how many aggregates it serves."""
+        """The loss of each vector: the price, divided by how many aggregates it serves.
+
+        Losses of the vectors of one query add up, whichever the accounting, so any split is sound.
+        This one gives every aggregate the same, and vectors that several share the more.
+        """
         whole = sum(vector.weight for vector in self.vectors)
         # A little less than all, so that the rounded parts never exceed the whole.
-        rho = self.price.rho * (1 - 1e-12)
-        return {vector: rho * vector.weight / whole for vector in self.vectors}
+        loss = self.price.loss * (1 - 1e-12)
+        return {vector: loss * vector.weight / whole for vector in self.vectors}
 
     @cached_property
     def scales(self) -> Mapping[Vector, float]:
-        """The standard deviation of the noise of each vector, in its own steps."""
+        """The scale of the noise of each vector, in its own steps."""
         return {
             vector: self._gate_scale(vector)
             if vector == self.gate
-            else noise.scale_for(self.shares[vector], vector.l2)
+            else self.accounting.noise.scale_for(self.shares[vector], vector.sensitivity)
             for vector in self.vectors
         }
 
     def _gate_scale(self, gate: Vector) -> float:
-        return noise.thresholded_scale(rho=self.shares[gate], **self._gate_reach(gate))
+        noise = self.accounting.noise
+        return noise.thresholded_scale(loss=self.shares[gate], **self._gate_reach(gate))
 
     def _gate_reach(self, gate: Vector) -> dict[str, int]:
         largest = 1 if gate.kind == "units" else self.reach.per_group
-        return {"groups": self.reach.groups, "largest": largest, "l2": math.ceil(gate.l2)}
+        return {
+            "groups": self.reach.groups,
+            "largest": largest,
+            "sensitivity": math.ceil(gate.sensitivity),
+        }
 
     @property
     def mechanism(self) -> str:
         """What is done, in words that can be proved."""
-        many = len(self.vectors)
+        many, noise = len(self.vectors), self.accounting.noise
         words = (
-            f"discrete Gaussian noise (OpenDP) on {many} vector{'s' * (many > 1)} of exact whole"
-            f" numbers, rho {self.price.rho:.4g}"
+            f"{noise.name} (OpenDP) on {many} vector{'s' * (many > 1)} of exact whole"
+            f" numbers, {noise.loss_name} {self.price.loss:.4g}"
         )
         if self.gate is not None:
             words += f"; groups below a noisy {self._threshold} are not shown"
@@ -144,7 +157,7 @@ class Plan:
         gate = self.gate
         if gate is None:
             return ""
-        limit = noise.threshold_for(
+        limit = self.accounting.noise.threshold_for(
             self.scales[gate],
             groups=self.reach.groups,
             largest=self._gate_reach(gate)["largest"],
@@ -171,6 +184,11 @@ class Plan:
                 lines.append(line)
         return tuple(lines)
 
+    @property
+    def delta(self) -> str:
+        """The delta at which the epsilon of the price holds, as decimal text."""
+        return f"{self.accounting.delta_of(self.price):g}"
+
     def estimate(self) -> Estimate:
         """Tell price and expected error without any data.
 
@@ -193,7 +211,7 @@ class Plan:
         return Estimate(
             table=self.table,
             epsilon=f"{self.price.epsilon:f}",
-            delta=f"{self.schema.delta:g}",
+            delta=self.delta,
             lines=tuple(lines),
             mechanism=self.mechanism,
             clamps=self.clamps,
@@ -284,9 +302,9 @@ class Plan:
         """
         start, found = self._start(gate), []
         while batch := list(self._exact(islice(rows, _GROUPS_AT_ONCE)).items()):
-            passed = noise.keep_large(
+            passed = self.accounting.noise.keep_large(
                 [slots[start] for _, slots in batch],
-                rho=self.shares[gate],
+                loss=self.shares[gate],
                 delta=self.price.delta,
                 **self._gate_reach(gate),
             )
@@ -317,14 +335,16 @@ class Plan:
             start, width = self._start(vector), vector.width
             flat = [slot for slots in table for slot in slots[start : start + width]]
             if flat:
-                flat = noise.add_noise(flat, l2=vector.l2, rho=self.shares[vector])
+                flat = self.accounting.noise.add_noise(
+                    flat, sensitivity=vector.sensitivity, loss=self.shares[vector]
+                )
             noisy[vector] = np.array(flat, dtype=float).reshape(-1, width)
         return noisy
 
     def _answers(
         self, keys: list[tuple[Scalar, ...]], integers: Mapping[Vector, Floats]
     ) -> Answers:
-        estimator = Estimator(integers, self.scales)
+        estimator = Estimator(integers, self.scales, self.accounting.noise)
         return Answers(keys, {found: estimator.estimate(found) for found in self.aggregates})
 
     def _answer(self, answers: Answers) -> Answer:

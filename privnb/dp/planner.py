@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from privnb.computation import parse_epsilon
-from privnb.dp.accounting import Price, conversion_delta, rho_for, threshold_delta
+from privnb.dp.accounting import Price, accounting_of
 from privnb.dp.bounding import UNIT, listed_column
 from privnb.dp.grammar import read_select, refusal, shown
 from privnb.dp.literals import quoted
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from privnb.computation import Parameters, Scalar
+    from privnb.dp.noise import Noise
     from privnb.dp.schema import TableSchema
 
 __all__ = ["plan"]
@@ -105,6 +106,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         select, schema = self._select, self._schema
+        accounting = accounting_of(schema)
         where = select.args.get("where")
         condition = None if where is None else self._where(where)
         keys = self._keys()
@@ -123,7 +125,7 @@ class _Planner:
             unique=self._has_unique_key(keys),
             groups=self._groups_of_a_unit(keys),
         )
-        vectors = vectors_for(aggregates, reach)
+        vectors = vectors_for(aggregates, reach, accounting.noise)
         integers = len(groups or ()) * sum(vector.width for vector in vectors)
         if integers > _MOST_INTEGERS:
             raise refusal(
@@ -132,10 +134,10 @@ class _Planner:
             )
         gate = None
         if groups is None:
-            vectors, gate = _with_gate(vectors, reach)
+            vectors, gate = _with_gate(vectors, reach, accounting.noise)
         price = Price(
-            rho=rho_for(self._epsilon, conversion_delta(schema)),
-            delta=0.0 if groups is not None else threshold_delta(schema),
+            loss=accounting.loss_for(self._epsilon),
+            delta=0.0 if groups is not None else accounting.threshold_delta,
             epsilon=self._epsilon,
         )
         return Plan(
@@ -360,7 +362,9 @@ def _asked(
     return tuple(dict.fromkeys(found for e in expressions for found in aggregates_of(e)))
 
 
-def _with_gate(vectors: tuple[Vector, ...], reach: Reach) -> tuple[tuple[Vector, ...], Vector]:
+def _with_gate(
+    vectors: tuple[Vector, ...], reach: Reach, noise: Noise
+) -> tuple[tuple[Vector, ...], Vector]:
     """Choose the count that decides which unknown groups may show; add one if there is none.
 
     Units are better than rows: one unit adds 1 at most, so that smaller groups may show.
@@ -369,7 +373,7 @@ def _with_gate(vectors: tuple[Vector, ...], reach: Reach) -> tuple[tuple[Vector,
         for vector in vectors:
             if vector.kind == kind and vector.column is None:
                 return vectors, vector
-    gate = vectors_for([Aggregate("count")], reach)[0]
+    gate = vectors_for([Aggregate("count")], reach, noise)[0]
     return (*vectors, gate), gate
 
 

@@ -78,6 +78,8 @@ class TableSchema:
     unique_keys: tuple[tuple[str, ...], ...] = ()
     delta: float
     """Total probability, over all that is ever released, that the epsilon does not hold."""
+    accounting: Literal["zcdp", "pure"] = "zcdp"
+    """How releases add up, and so their noise: see `privnb.dp.accounting`. Fixed once charged."""
     public_rows: int | None = None
     """About how many rows the table has, if the owner made that public; used in estimates only."""
     purposes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""How much one privacy unit can move a vector of group aggregates.
+"""How much one privacy unit can move a vector of group aggregates, in the L1 and L2 norms.
 
 Neighbouring tables differ in all rows of one unit. Of these at most M take part, however the
 query groups and filters them, so the worst case is a distribution of M rows over groups. Every
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Reach", "root_up", "worst_l2"]
+__all__ = ["Reach", "root_up", "worst_norm"]
 
 _EXACT_UP_TO = 64
 
@@ -52,8 +52,8 @@ class Reach:
         return cls(rows=rows, per_group=1 if unique else rows, groups=groups)
 
 
-def worst_l2(contribution: Callable[[int], int], reach: Reach) -> float:
-    """Return the largest L2 norm of one unit's contributions to all groups, rounded up.
+def worst_norm(contribution: Callable[[int], int], reach: Reach, *, norm: Literal[1, 2]) -> float:
+    """Return the largest L1 or L2 norm of one unit's contributions to all groups, rounded up.
 
     Parameters
     ----------
@@ -61,44 +61,54 @@ def worst_l2(contribution: Callable[[int], int], reach: Reach) -> float:
         The largest absolute contribution to one group that this many rows (at least 1) can make.
     reach
         How rows can be spread over groups.
+    norm
+        1 adds the contributions, 2 takes the root of the sum of their squares.
 
     Examples
     --------
     Five rows worth up to 25 each: together in one group they weigh most.
 
-    >>> worst_l2(lambda rows: 25 * rows, Reach.of(5, unique=False, groups=None))
+    >>> spread = Reach.of(5, unique=False, groups=None)
+    >>> worst_norm(lambda rows: 25 * rows, spread, norm=2)
     125.0
 
     With the sum of a unit in a group clamped to 30 they weigh most apart.
 
-    >>> spread = Reach.of(5, unique=False, groups=None)
-    >>> worst_l2(lambda rows: min(25 * rows, 30), spread) < 56
+    >>> worst_norm(lambda rows: min(25 * rows, 30), spread, norm=2) < 56
     True
+    >>> worst_norm(lambda rows: min(25 * rows, 30), spread, norm=1)
+    125.0
 
     They cannot be apart where every key is constant per unit.
 
-    >>> worst_l2(lambda rows: min(25 * rows, 30), Reach.of(5, unique=False, groups=1))
+    >>> worst_norm(lambda rows: min(25 * rows, 30), Reach.of(5, unique=False, groups=1), norm=1)
     30.0
     """
-    squares = [contribution(rows) ** 2 for rows in range(1, reach.per_group + 1)]
-    by_groups = reach.groups * max(squares)
+    weights = [contribution(rows) ** norm for rows in range(1, reach.per_group + 1)]
+    by_groups = reach.groups * max(weights)
     if reach.rows > _EXACT_UP_TO:
         # No distribution gains more per row than the best number of rows does; as a whole number.
-        by_rows = max(-(-reach.rows * square // rows) for rows, square in enumerate(squares, 1))
+        by_rows = max(-(-reach.rows * weight // rows) for rows, weight in enumerate(weights, 1))
     else:
-        by_rows = _heaviest(squares, reach.rows)
-    return root_up(min(by_groups, by_rows))
+        by_rows = _heaviest(weights, reach.rows)
+    heaviest = min(by_groups, by_rows)
+    return _float_up(heaviest) if norm == 1 else root_up(heaviest)
 
 
-def _heaviest(squares: list[int], rows: int) -> int:
-    """Solve the unbounded knapsack: the largest sum of squares over ways to split ``rows``."""
+def _heaviest(weights: list[int], rows: int) -> int:
+    """Solve the unbounded knapsack: the largest sum of weights over ways to split ``rows``."""
     best = [0] * (rows + 1)
     for total in range(1, rows + 1):
-        usable = squares[:total]
+        usable = weights[:total]
         best[total] = max(
-            best[total - used] + square for used, square in enumerate(usable, start=1)
+            best[total - used] + weight for used, weight in enumerate(usable, start=1)
         )
     return best[rows]
+
+
+def _float_up(whole: int) -> float:
+    found = float(whole)
+    return found if found >= whole else math.nextafter(found, math.inf)
 
 
 def root_up(square: int) -> float:

@@ -1,6 +1,6 @@
 """Which integer vectors a query needs, how one unit moves each, and the SQL that computes them.
 
-One vector gets one Gaussian: it spans all groups. Counts, sums and histograms are vectors; AVG,
+One vector gets noise once: it spans all groups. Counts, sums and histograms are vectors; AVG,
 VAR and quantiles are computed from them after the noise.
 """
 
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from privnb.dp.bounding import UNIT, FixedPoint, fixed_point, value_column
 from privnb.dp.literals import quoted
 from privnb.dp.schema import Column
-from privnb.dp.sensitivity import Reach, worst_l2
+from privnb.dp.sensitivity import Reach, worst_norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from privnb.dp.noise import Noise
 
 __all__ = ["Aggregate", "AggregateKind", "Slot", "Vector", "bins_of", "vectors_for"]
 
@@ -66,14 +68,14 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class Vector:
-    """Integers that share one Gaussian.
+    """Integers that get noise together.
 
     Attributes
     ----------
     kind, column
         What it holds; ``column`` is None when it counts rows or units.
-    l2
-        The largest L2 norm by which one unit moves it, over all groups and slots.
+    sensitivity
+        The most by which one unit moves it, over all groups and slots, in the norm of its noise.
     weight
         How many aggregates are computed from it: its share of the privacy loss.
     centre
@@ -84,7 +86,7 @@ class Vector:
 
     kind: VectorKind
     column: Column | None
-    l2: float
+    sensitivity: float
     weight: int
     centre: int = 0
     clamp: tuple[int, int] | None = None
@@ -115,8 +117,8 @@ def bins_of(point: FixedPoint) -> tuple[int, int]:
     return width, -(-values // width)
 
 
-def vectors_for(aggregates: Iterable[Aggregate], reach: Reach) -> tuple[Vector, ...]:
-    """Choose the vectors from which all ``aggregates`` can be computed.
+def vectors_for(aggregates: Iterable[Aggregate], reach: Reach, noise: Noise) -> tuple[Vector, ...]:
+    """Choose the vectors from which all ``aggregates`` can be computed, with this kind of noise.
 
     A vector is shared by all that can use it, and weighs as much as there are of those. Sums are
     centred where that brings less noise, and clamped per unit where the owner allows it and that
@@ -129,20 +131,25 @@ def vectors_for(aggregates: Iterable[Aggregate], reach: Reach) -> tuple[Vector, 
             weights[need] = weights.get(need, 0) + 1
     vectors = []
     for (kind, column), weight in weights.items():
-        vector = Vector(kind=kind, column=column, l2=0.0, weight=weight)
+        vector = Vector(kind=kind, column=column, sensitivity=0.0, weight=weight)
         if kind == "sum" and column is not None:
-            vector = _centred(vector, column, weights, asked, reach)
+            vector = _centred(vector, column, weights, asked, reach, noise)
         elif kind == "squares" and column is not None:
             top = _largest_square(fixed_point(column))
-            vector = replace(
-                vector, centre=top // 2, l2=worst_l2(partial(mul, top - top // 2), reach)
-            )
+            most = worst_norm(partial(mul, top - top // 2), reach, norm=noise.norm)
+            vector = replace(vector, centre=top // 2, sensitivity=most)
         elif kind == "units":
-            vector = replace(vector, l2=worst_l2(lambda _: 1, reach))
+            most = worst_norm(lambda _: 1, reach, norm=noise.norm)
+            vector = replace(vector, sensitivity=most)
         else:
-            vector = replace(vector, l2=worst_l2(lambda rows: rows, reach))
+            # The rows of a group weigh most in one bin of a histogram.
+            vector = replace(vector, sensitivity=_worst_count(reach, noise))
         vectors.append(vector)
     return tuple(vectors)
+
+
+def _worst_count(reach: Reach, noise: Noise) -> float:
+    return worst_norm(lambda rows: rows, reach, norm=noise.norm)
 
 
 def counting_column(column: Column | None) -> Column | None:
@@ -165,12 +172,13 @@ def _needs(aggregate: Aggregate) -> Iterable[tuple[VectorKind, Column | None]]:
     return [("count", counted), ("sum", column), ("squares", column)]
 
 
-def _centred(
+def _centred(  # noqa: PLR0913, PLR0917 - all that the choice depends on
     vector: Vector,
     column: Column,
     weights: dict[tuple[VectorKind, Column | None], int],
     asked: list[Aggregate],
     reach: Reach,
+    noise: Noise,
 ) -> Vector:
     """Choose centre and clamp of a sum so that the noise in what is asked is least."""
     kinds = {aggregate.kind for aggregate in asked if aggregate.column == column}
@@ -185,9 +193,15 @@ def _centred(
             min(point.steps(bounds.upper)[1], farthest),
         )
     choice = _choose(
-        (point.lower, point.upper), clamp, reach, vector.weight, count_weight, "sum" in kinds
+        (point.lower, point.upper),
+        clamp,
+        reach,
+        noise,
+        vector.weight,
+        count_weight,
+        "sum" in kinds,
     )
-    return replace(vector, centre=choice[0], clamp=choice[1], l2=choice[2])
+    return replace(vector, centre=choice[0], clamp=choice[1], sensitivity=choice[2])
 
 
 @lru_cache(maxsize=1024)
@@ -195,6 +209,7 @@ def _choose(  # noqa: PLR0913, PLR0917 - the key of a cache
     bounds: tuple[int, int],
     clamp: tuple[int, int] | None,
     reach: Reach,
+    noise: Noise,
     weight: int,
     count_weight: int,
     summed: bool,  # noqa: FBT001 - the key of a cache
@@ -206,17 +221,17 @@ def _choose(  # noqa: PLR0913, PLR0917 - the key of a cache
         grid |= {lower + (upper - lower) * step // _CENTRES for step in range(_CENTRES + 1)}
     else:
         grid = {0}  # without a count the centre could not be added again
-    count_l2 = worst_l2(lambda rows: rows, reach)
+    counted = _worst_count(reach, noise)
 
     def best(limits: tuple[int, int] | None) -> tuple[float, int, float]:
         found = []
         for centre in sorted(grid, key=abs):
-            l2 = worst_l2(partial(_reached, bounds, limits, centre), reach)
+            most = worst_norm(partial(_reached, bounds, limits, centre), reach, norm=noise.norm)
             # SUM adds the centre times the noisy count; AVG adds the centre alone.
-            noise = l2 * l2 / weight
+            variance = noise.variance(weight, most)
             if summed and centre:
-                noise += (centre * count_l2) ** 2 / count_weight
-            found.append((noise, centre, l2))
+                variance += centre**2 * noise.variance(count_weight, counted)
+            found.append((variance, centre, most))
         return min(found, key=lambda option: option[0])
 
     plain = best(None)

@@ -352,8 +352,9 @@ class Answering:
             computation = _stored_computation(record)
             plan = self._engine.plan(computation)
             now = self._engine.charge(plan, computation, analyst=record.sender, request=record.name)
-            if (now.table, now.digest) != (charge.table, charge.digest) or (
-                now.rho > charge.rho or now.delta > charge.delta
+            paid_for = (charge.table, charge.digest, charge.accounting)
+            if (now.table, now.digest, now.accounting) != paid_for or (
+                now.loss > charge.loss or now.delta > charge.delta
             ):
                 raise ValueError("the reservation does not pay for the plan any more")  # noqa: TRY301
         except Exception:

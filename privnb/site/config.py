@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from privnb.datasite.names import is_email
 from privnb.dp.bounding import check_schema
@@ -27,6 +27,7 @@ __all__ = ["CONFIG_FILE", "SiteConfig", "TableConfig", "load_config"]
 CONFIG_FILE = "site.toml"
 _MAX_DELTA = Decimal("1e-3")
 _MAX_EPSILON = Decimal(1000)
+_ACCOUNTINGS = ("zcdp", "pure")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,7 @@ def _read_table(section: Section, name: str) -> TableConfig:
         ),
         unique_keys=_read_unique_keys(section, unit, [column.column.name for column in columns]),
         delta=float(_read_delta(section)),
+        accounting=_read_accounting(section),
         public_rows=public_rows,
         purposes=_read_purposes(section),
         description=section.text("description", hint="Describe the table.", default=""),
@@ -220,6 +222,14 @@ def _read_delta(section: Section) -> Decimal:
         problem = f"'delta' must be above 0 and at most 0.001, not {delta}."
         section.fail(problem, "delta", hint=hint)
     return delta
+
+
+def _read_accounting(section: Section) -> Literal["zcdp", "pure"]:
+    hint = 'Write "zcdp", for many questions, or "pure", for a few precise ones.'
+    accounting = section.text("accounting", hint=hint, default="zcdp")
+    if accounting not in _ACCOUNTINGS:
+        section.fail(f"There is no accounting {accounting!r}.", "accounting", hint=hint)
+    return cast("Literal['zcdp', 'pure']", accounting)
 
 
 def _read_total(section: Section) -> Decimal:

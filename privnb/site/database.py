@@ -32,7 +32,7 @@ __all__ = [
     "utc_now",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever the tables change; a database of a newer version is never touched."""
 
 _BUSY_SECONDS = 10.0
@@ -67,14 +67,19 @@ ledger = sa.Table(
     sa.Column("purpose", sa.Text, nullable=False),
     sa.Column("request", sa.Text, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
-    sa.Column("rho", sa.BigInteger, nullable=False),
+    sa.Column("accounting", sa.Text, nullable=False),
+    sa.Column("loss", sa.BigInteger, nullable=False),
     sa.Column("delta", sa.BigInteger, nullable=False),
     sa.Column("epsilon", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.UniqueConstraint("analyst", "request"),
-    sa.CheckConstraint("rho > 0 AND delta >= 0"),
+    sa.CheckConstraint("loss > 0 AND delta >= 0"),
+    sa.CheckConstraint("accounting IN ('zcdp', 'pure')"),
     sa.CheckConstraint("state IN ('reserved', 'spent')"),
-    sa.Index("ledger_by_grant", "table_name", "analyst", "purpose", "seq", "rho", "delta"),
+    sa.Index(
+        "ledger_by_grant",
+        *("table_name", "analyst", "purpose", "seq", "accounting", "loss", "delta"),
+    ),
     sqlite_autoincrement=True,
 )
 """Charges. Rows are added, and their state goes once from reserved to spent; nothing else."""
@@ -114,8 +119,8 @@ _ADD_EVENT = sa.insert(events)
 for _name, _when in {
     "ledger_keeps_rows": "DELETE ON ledger",
     "ledger_keeps_charges": (
-        "UPDATE OF seq, at, table_name, analyst, purpose, request, digest, rho, delta, epsilon"
-        " ON ledger"
+        "UPDATE OF seq, at, table_name, analyst, purpose, request, digest, accounting, loss, delta,"
+        " epsilon ON ledger"
     ),
     "events_keep_rows": "DELETE ON events",
     "events_keep_bodies": "UPDATE ON events",
@@ -240,6 +245,13 @@ class Database:
                 f"The site's database {self._where} was written by a newer privnb "
                 f"(version {found}; this one knows {SCHEMA_VERSION}).",
                 hint="Install the newer privnb.",
+            )
+        if found is not None and found > 0:
+            raise StateError(
+                f"The site's database {self._where} was written by an older privnb "
+                f"(version {found}; this one needs {SCHEMA_VERSION}).",
+                hint="Go on with the older privnb. Do not start from an empty database: the ledger "
+                "would forget what was spent.",
             )
         raise self._damaged()
 

@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from privnb.computation import Computation, Parameters, parse_epsilon
+from privnb.dp.accounting import accounting_of
 from privnb.release import Answer, Estimate, PrivacyLabel
 from privnb.site.ledger import (
     DELTA_UNIT,
-    RHO_UNIT,
+    LOSS_UNIT,
     Charge,
     Terms,
     in_words,
@@ -116,7 +117,8 @@ class Engine:
             purpose=computation.purpose or "",
             request=request,
             digest=computation.digest,
-            rho=units_up(price.rho, RHO_UNIT),
+            accounting=plan.schema.accounting,
+            loss=units_up(price.loss, LOSS_UNIT),
             delta=units_up(price.delta, DELTA_UNIT),
             epsilon=in_words(price.epsilon),
         )
@@ -139,7 +141,7 @@ class Engine:
         return PrivacyLabel(
             mechanism=plan.mechanism,
             epsilon=in_words(plan.price.epsilon),
-            delta=f"{schema.delta:g}",
+            delta=plan.delta,
             unit=_unit(schema),
             clamps=tuple(plan.clamps),
             budget=(
@@ -173,7 +175,7 @@ def _unit(schema: TableSchema) -> str:
 
 def _not_protected(schema: TableSchema, budget: Budget) -> tuple[str, ...]:
     unit, table = schema.unit_name, schema.name
-    spent = f"epsilon {budget.epsilon_spent} at delta {schema.delta:g} under this grant"
+    spent = f"{accounting_of(schema).in_words(budget.epsilon_spent)}, under this grant"
     return (
         f"Releases add up: together they reveal what the budget shows as spent ({spent}).",
         "Releases of other analysts from this table add to yours, if you put them together.",

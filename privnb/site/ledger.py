@@ -1,16 +1,15 @@
 """The site's persistent account of privacy loss, in exact integers.
 
-Losses are counted in zCDP (Bun and Steinke 2016): rho adds up over adaptively chosen releases of
-the same table, by whomever. A table's delta is split in two halves: one converts rho to the epsilon
-that people read, the other bounds the sum of what single releases spend on hiding rare groups.
-Charges are rounded up, and caps down, so that rounding never favours a release.
+Losses are in the unit of the table's accounting, rho or epsilon (see `privnb.dp.accounting`): both
+add up over adaptively chosen releases of the same table, by whomever. What single releases spend on
+hiding rare groups adds up to at most the part of the table's delta that the accounting leaves for
+it. Charges are rounded up, and caps down, so that rounding never favours a release.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import functools
 import math
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import sqlalchemy as sa
 
 from privnb.dp import accounting
-from privnb.errors import AccessRefused, BudgetExceeded
+from privnb.errors import AccessRefused, BudgetExceeded, StateError
 from privnb.messages import Budget, BudgetEntry
 from privnb.site.database import ledger, utc_now
 from privnb.site.grants import Grant, current_grant
@@ -28,11 +27,12 @@ from privnb.site.grants import Grant, current_grant
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from privnb.dp.accounting import Accounting
     from privnb.site.config import SiteConfig
 
 __all__ = [
     "DELTA_UNIT",
-    "RHO_UNIT",
+    "LOSS_UNIT",
     "Charge",
     "Standing",
     "TableStanding",
@@ -50,52 +50,21 @@ __all__ = [
     "units_up",
 ]
 
-RHO_UNIT = accounting.RHO_GRAIN
-"""The unit in which rho is counted."""
+LOSS_UNIT = accounting.LOSS_GRAIN
+"""The unit in which losses are counted."""
 DELTA_UNIT = accounting.DELTA_GRAIN
 """The unit in which delta is counted."""
-
-_SHOWN = Decimal("0.0001")
 
 
 def units_up(value: float, unit: Fraction) -> int:
     """Count a loss in whole units, rounded up.
 
-    >>> units_up(0.5, RHO_UNIT), units_up(1e-16, RHO_UNIT)
+    >>> units_up(0.5, LOSS_UNIT), units_up(1e-16, LOSS_UNIT)
     (500000000000000, 1)
     """
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"not a loss: {value}")
     return math.ceil(Fraction(value) / unit)
-
-
-@functools.lru_cache(maxsize=4096)
-def _rho_cap(epsilon: Decimal, delta: float) -> int:
-    # rho_for has rounded down to whole units already; their float is at most a hair below them.
-    return units_up(accounting.rho_for(epsilon, delta), RHO_UNIT)
-
-
-@functools.lru_cache(maxsize=4096)
-def _epsilon_shown(rho: int, delta: float) -> Decimal:
-    """Read what was spent as an epsilon, rounded up."""
-    return accounting.epsilon_for(float(rho * RHO_UNIT), delta)
-
-
-@functools.lru_cache(maxsize=4096)
-def _epsilon_fitting(rho: int, delta: float) -> Decimal:
-    """Return the largest epsilon, to four decimals, whose price is at most ``rho`` units."""
-    # Bisection in steps of 0.0001. The bracket is epsilon_for and its rounding to four digits.
-    high = math.ceil(accounting.epsilon_for(float(rho * RHO_UNIT), delta) / _SHOWN) + 1
-    low = max(math.floor(high * Decimal("0.998")) - 2, 0)
-    while low > 0 and _rho_cap(low * _SHOWN, delta) > rho:
-        low //= 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _rho_cap(middle * _SHOWN, delta) <= rho:
-            low = middle
-        else:
-            high = middle
-    return low * _SHOWN
 
 
 def in_words(epsilon: Decimal) -> str:
@@ -113,30 +82,26 @@ class Terms:
 
     table: str
     total_epsilon: Decimal
-    delta: float
+    accounting: Accounting
 
     @property
-    def conversion_delta(self) -> float:
-        """The delta at which rho is read as an epsilon."""
-        return self.delta / 2
-
-    @property
-    def rho_cap(self) -> int:
-        """What all analysts together may spend, in rho units."""
-        return _rho_cap(self.total_epsilon, self.conversion_delta)
+    def loss_cap(self) -> int:
+        """What all analysts together may spend, in `LOSS_UNIT`."""
+        return self.accounting.cap(self.total_epsilon)
 
     @property
     def delta_cap(self) -> int:
-        """What all releases together may spend on hiding rare groups, in delta units."""
-        # The delta is the decimal that the owner wrote, not the float next to it.
-        return math.floor(Fraction(repr(self.delta)) / 2 / DELTA_UNIT)
+        """What all releases together may spend on hiding rare groups, in `DELTA_UNIT`."""
+        return self.accounting.delta_cap
 
 
 def terms_of(config: SiteConfig) -> dict[str, Terms]:
     """Return the terms of every table of a site, by name."""
     return {
         table.schema.name: Terms(
-            table=table.schema.name, total_epsilon=table.total_epsilon, delta=table.schema.delta
+            table=table.schema.name,
+            total_epsilon=table.total_epsilon,
+            accounting=accounting.accounting_of(table.schema),
         )
         for table in config.tables
     }
@@ -150,8 +115,8 @@ class Charge:
     ----------
     request
         The analyst's name of the request; one request is charged at most once.
-    rho, delta
-        The loss, in `RHO_UNIT` and `DELTA_UNIT`; see `units_up`.
+    loss, delta
+        In `LOSS_UNIT` of ``accounting``, the table's, and in `DELTA_UNIT`; see `units_up`.
     epsilon
         The loss as shown to people, decimal text, rounded up.
     """
@@ -161,7 +126,8 @@ class Charge:
     purpose: str
     request: str
     digest: str
-    rho: int
+    accounting: str
+    loss: int
     delta: int
     epsilon: str
 
@@ -171,23 +137,23 @@ class TableStanding:
     """What all analysts together have spent of one table."""
 
     terms: Terms
-    rho_spent: int
+    loss_spent: int
     delta_spent: int
 
     @property
-    def rho_left(self) -> int:
-        """Rho units left, never negative, even after the owner lowered the total."""
-        return max(self.terms.rho_cap - self.rho_spent, 0)
+    def loss_left(self) -> int:
+        """Loss units left, never negative, even after the owner lowered the total."""
+        return max(self.terms.loss_cap - self.loss_spent, 0)
 
     @property
     def epsilon_spent(self) -> Decimal:
         """What is known of one privacy unit if all analysts put their releases together."""
-        return _epsilon_shown(self.rho_spent, self.terms.conversion_delta)
+        return self.terms.accounting.epsilon_of(self.loss_spent)
 
     @property
     def epsilon_left(self) -> Decimal:
         """The largest epsilon one more release could have."""
-        return _epsilon_fitting(self.rho_left, self.terms.conversion_delta)
+        return self.terms.accounting.epsilon_fitting(self.loss_left)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,44 +161,45 @@ class Standing:
     """A grant (None if there never was one), the table it is for, and what is left of both."""
 
     grant: Grant | None
-    rho_spent: int
+    loss_spent: int
     table: TableStanding
 
     @property
-    def rho_left(self) -> int:
-        """Rho units that one more release may cost, given grant and table."""
+    def loss_left(self) -> int:
+        """Loss units that one more release may cost, given grant and table."""
         if self.grant is None:
             return 0
-        cap = _rho_cap(self.grant.epsilon, self.table.terms.conversion_delta)
-        return max(min(cap - self.rho_spent, self.table.rho_left), 0)
+        cap = self.table.terms.accounting.cap(self.grant.epsilon)
+        return max(min(cap - self.loss_spent, self.table.loss_left), 0)
 
     @property
     def epsilon_spent(self) -> Decimal:
         """What the releases under the grant reveal together."""
-        return _epsilon_shown(self.rho_spent, self.table.terms.conversion_delta)
+        return self.table.terms.accounting.epsilon_of(self.loss_spent)
 
     @property
     def epsilon_left(self) -> Decimal:
         """The largest epsilon one more release could have."""
-        return _epsilon_fitting(self.rho_left, self.table.terms.conversion_delta)
+        return self.table.terms.accounting.epsilon_fitting(self.loss_left)
 
-    def epsilon_needed(self, rho: int) -> Decimal:
-        """Return the epsilon of a grant that would pay for ``rho`` units more."""
-        return _epsilon_shown(self.rho_spent + rho, self.table.terms.conversion_delta)
+    def epsilon_needed(self, loss: int) -> Decimal:
+        """Return the epsilon of a grant that would pay for ``loss`` units more."""
+        return self.table.terms.accounting.epsilon_of(self.loss_spent + loss)
 
-    def shortfall(self, *, rho: int, delta: int) -> Literal["grant", "table", "delta"] | None:
+    def shortfall(self, *, loss: int, delta: int) -> Literal["grant", "table", "delta"] | None:
         """Tell which cap a further charge would break, or None when all hold."""
         if self.table.delta_spent + delta > self.table.terms.delta_cap:
             return "delta"
-        if rho <= self.rho_left:
+        if loss <= self.loss_left:
             return None
-        return "table" if rho > self.table.rho_left else "grant"
+        return "table" if loss > self.table.loss_left else "grant"
 
 
 # Statements are built once: building one takes longer than running it.
 _TABLE_SUMS = sa.select(
-    sa.func.coalesce(sa.func.sum(ledger.c.rho), 0),
+    sa.func.coalesce(sa.func.sum(ledger.c.loss), 0),
     sa.func.coalesce(sa.func.sum(ledger.c.delta), 0),
+    sa.func.max(sa.func.nullif(ledger.c.accounting, sa.bindparam("accounting"))),
 ).where(ledger.c.table_name == sa.bindparam("table"))
 _ALL_SUMS = _TABLE_SUMS.add_columns(
     sa.func.coalesce(
@@ -243,7 +210,7 @@ _ALL_SUMS = _TABLE_SUMS.add_columns(
                         ledger.c.analyst == sa.bindparam("analyst"),
                         ledger.c.purpose == sa.bindparam("purpose"),
                     ),
-                    ledger.c.rho,
+                    ledger.c.loss,
                 ),
                 else_=0,
             )
@@ -257,7 +224,8 @@ _CHARGE = sa.select(
     ledger.c.purpose,
     ledger.c.request,
     ledger.c.digest,
-    ledger.c.rho,
+    ledger.c.accounting,
+    ledger.c.loss,
     ledger.c.delta,
     ledger.c.epsilon,
 ).where(ledger.c.analyst == sa.bindparam("analyst"), ledger.c.request == sa.bindparam("request"))
@@ -280,21 +248,41 @@ _HISTORY = (
 
 
 def table_standing(connection: sa.Connection, terms: Terms) -> TableStanding:
-    """Add up all charges of a table, reserved and spent alike."""
-    rho, delta = connection.execute(_TABLE_SUMS, {"table": terms.table}).one()
-    return TableStanding(terms=terms, rho_spent=int(rho), delta_spent=int(delta))
+    """Add up all charges of a table, reserved and spent alike.
+
+    Raises
+    ------
+    StateError
+        The table was charged under another accounting: such losses cannot be added.
+    """
+    which = {"table": terms.table, "accounting": terms.accounting.name}
+    loss, delta, other = connection.execute(_TABLE_SUMS, which).one()
+    _refuse_mixture(terms, other)
+    return TableStanding(terms=terms, loss_spent=int(loss), delta_spent=int(delta))
 
 
 def standing(connection: sa.Connection, terms: Terms, *, analyst: str, purpose: str) -> Standing:
-    """Add up all charges of an analyst for a table and purpose, reserved and spent alike."""
-    rho, delta, mine = connection.execute(
-        _ALL_SUMS, {"table": terms.table, "analyst": analyst, "purpose": purpose}
+    """Add up all charges of an analyst for a table and purpose; errors as in `table_standing`."""
+    which = {"table": terms.table, "accounting": terms.accounting.name}
+    loss, delta, other, mine = connection.execute(
+        _ALL_SUMS, which | {"analyst": analyst, "purpose": purpose}
     ).one()
+    _refuse_mixture(terms, other)
     return Standing(
         grant=current_grant(connection, analyst=analyst, table=terms.table, purpose=purpose),
-        rho_spent=int(mine),
-        table=TableStanding(terms=terms, rho_spent=int(rho), delta_spent=int(delta)),
+        loss_spent=int(mine),
+        table=TableStanding(terms=terms, loss_spent=int(loss), delta_spent=int(delta)),
     )
+
+
+def _refuse_mixture(terms: Terms, other: str | None) -> None:
+    if other is not None:
+        raise StateError(
+            f"Table {terms.table!r} was charged under accounting = {other!r}, and site.toml now"
+            f" says {terms.accounting.name!r}: its losses cannot be added up.",
+            hint=f'Write accounting = "{other}" in [tables.{terms.table}] again. It can be chosen'
+            " only before the first charge.",
+        )
 
 
 def charged(connection: sa.Connection, *, analyst: str, request: str) -> Charge | None:
@@ -322,15 +310,19 @@ def reserve(
         No grant covers the charge today.
     BudgetExceeded
         The grant, the table's total or its delta would be exceeded; nothing was entered.
+    StateError
+        As in `table_standing`.
     """
-    if charge.rho <= 0:
+    if charge.loss <= 0:
         raise ValueError("a release without a price")
+    if charge.accounting != terms.accounting.name:
+        raise ValueError("a price in another unit than the table's")
     if charged(connection, analyst=charge.analyst, request=charge.request) is not None:
         return None
     now = standing(connection, terms, analyst=charge.analyst, purpose=charge.purpose)
     if now.grant is None or now.grant.withdrawn or now.grant.expired(today):
         raise AccessRefused(f"No grant covers {charge.table!r} for {charge.purpose!r}.")
-    if now.shortfall(rho=charge.rho, delta=charge.delta) is not None:
+    if now.shortfall(loss=charge.loss, delta=charge.delta) is not None:
         raise BudgetExceeded(f"Epsilon {charge.epsilon} is more than what is left.")
     connection.execute(
         _ENTER,
@@ -341,7 +333,8 @@ def reserve(
             "purpose": charge.purpose,
             "request": charge.request,
             "digest": charge.digest,
-            "rho": charge.rho,
+            "accounting": charge.accounting,
+            "loss": charge.loss,
             "delta": charge.delta,
             "epsilon": charge.epsilon,
             "state": "reserved",
@@ -349,10 +342,10 @@ def reserve(
     )
     table = dataclasses.replace(
         now.table,
-        rho_spent=now.table.rho_spent + charge.rho,
+        loss_spent=now.table.loss_spent + charge.loss,
         delta_spent=now.table.delta_spent + charge.delta,
     )
-    return dataclasses.replace(now, rho_spent=now.rho_spent + charge.rho, table=table)
+    return dataclasses.replace(now, loss_spent=now.loss_spent + charge.loss, table=table)
 
 
 def settle(connection: sa.Connection, *, analyst: str, request: str) -> None:

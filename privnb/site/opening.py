@@ -49,7 +49,7 @@ def open_agent(directory: Path) -> Agent:
     ConfigError
         ``site.toml`` is wrong, or the data does not fit it.
     StateError
-        The site's state cannot be used.
+        The site's state cannot be used, or a table's accounting was changed after a charge.
     ExchangeUnavailable
         The exchange cannot be reached.
 
@@ -60,11 +60,15 @@ def open_agent(directory: Path) -> Agent:
     """
     from privnb.site.agent import Agent  # noqa: PLC0415 - opening a datasite needs none of these
     from privnb.site.database import Database  # noqa: PLC0415
+    from privnb.site.ledger import table_standing, terms_of  # noqa: PLC0415
     from privnb.site.tables import Tables  # noqa: PLC0415
 
     config = load_config(directory)
     state = config.directory / "state"
     database = Database.open(database_path(config))
+    with database.read() as snapshot:
+        for terms in terms_of(config).values():
+            table_standing(snapshot, terms)  # refuses an accounting that was changed
     port = open_datasite(config)
     tables = Tables.open(config, state=state)
     return Agent(config, port=port, tables=tables, database=database, state=state)

@@ -63,7 +63,7 @@ def decide(
                 hint=f"Ask the owner, {how}",
             )
         )
-    shortfall = standing.shortfall(rho=charge.rho, delta=charge.delta)
+    shortfall = standing.shortfall(loss=charge.loss, delta=charge.delta)
     if shortfall is not None:
         return refusal(_too_expensive(charge, standing, shortfall, owner))
     return Decision(outcome="release", rule="grant")
@@ -99,7 +99,7 @@ def _too_expensive(
         if left > 0
         else "Ask the owner, "
     )
-    needed = in_words(standing.epsilon_needed(charge.rho))
+    needed = in_words(standing.epsilon_needed(charge.loss))
     how = (
         f"{owner}, whether the table's total may be raised."
         if shortfall == "table"

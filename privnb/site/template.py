@@ -54,6 +54,10 @@ EXAMPLE = """
 # # The probability, over all that is ever released, that epsilon does not hold: well below one in
 # # the number of units.
 # delta = 1e-6
+# # Optional, for good: "zcdp" for many questions, Gaussian noise; "pure" for few precise ones, with
+# # Laplace noise, less as long as about ten counts and sums share the budget (then delta hides
+# # rare groups only).
+# # accounting = "zcdp"
 # # The privacy budget of the table over all analysts together.
 # total_epsilon = 10
 # # What it may be used for. A grant to an analyst names one of these.

@@ -1,12 +1,13 @@
 import math
 from decimal import Decimal
+from fractions import Fraction
 
 import opendp.prelude as dp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privnb.dp.accounting import conversion_delta, epsilon_for, rho_for, threshold_delta
+from privnb.dp.accounting import DELTA_GRAIN, LOSS_GRAIN, ZCDP, Pure, epsilon_for, rho_for
 
 deltas = st.floats(min_value=1e-12, max_value=1e-2)
 epsilons = st.decimals(min_value="0.001", max_value="20", places=3)
@@ -63,6 +64,30 @@ def test_an_impossible_rho_is_an_error(rho):
         epsilon_for(rho, 1e-6)
 
 
-def test_conversion_and_a_hundred_thresholds_share_the_delta_of_the_table(schema):
-    whole = conversion_delta(schema) + 100 * threshold_delta(schema)
-    assert whole <= schema.delta * (1 + 1e-12)
+def test_conversion_and_a_hundred_thresholds_share_the_delta_of_the_table():
+    table = ZCDP(1e-6)
+    assert table.conversion_delta + 100 * table.threshold_delta <= 1e-6 * (1 + 1e-12)
+    assert table.conversion_delta + float(table.delta_cap * DELTA_GRAIN) <= 1e-6 * (1 + 1e-12)
+
+
+def test_without_a_conversion_all_of_delta_is_for_a_hundred_thresholds():
+    table = Pure(1e-6)
+    assert table.delta_cap * DELTA_GRAIN == Fraction("1e-6")
+    assert math.ceil(Fraction(table.threshold_delta) / DELTA_GRAIN) * 100 == table.delta_cap
+
+
+@given(epsilon=epsilons, many=st.integers(min_value=1, max_value=50))
+def test_pure_losses_add_up_plainly_and_to_the_last_grain(epsilon, many):
+    table = Pure(1e-6)
+    paid = math.ceil(Fraction(table.loss_for(epsilon)) / LOSS_GRAIN)
+    assert Fraction(table.loss_for(epsilon)) <= Fraction(epsilon)
+    assert many * paid <= table.cap(many * epsilon)
+    assert table.epsilon_of(many * paid) == many * epsilon
+
+
+@pytest.mark.parametrize("table", [ZCDP(1e-6), Pure(1e-6)])
+@given(epsilon=epsilons, spent=st.decimals(min_value="0", max_value="0.9", places=4))
+def test_the_epsilon_that_fits_into_what_is_left_is_the_largest(table, epsilon, spent):
+    left = table.cap(epsilon) - int(table.cap(epsilon) * spent)
+    fits = table.epsilon_fitting(left)
+    assert table.cap(fits) <= left < table.cap(fits + Decimal("0.0002"))

@@ -3,7 +3,7 @@ from decimal import Decimal
 
 import pytest
 
-from privnb.dp.accounting import conversion_delta, epsilon_for, threshold_delta
+from privnb.dp.accounting import ZCDP, accounting_of, epsilon_for
 
 DEMO = "SELECT plan, COUNT(*) n, AVG(visits) mean, SUM(dollars) d FROM visits GROUP BY plan"
 
@@ -16,14 +16,50 @@ def test_the_price_is_what_was_offered(planned, schema):
     price = planned(DEMO, epsilon="0.5").price
     assert price.epsilon == Decimal("0.5")
     assert price.delta == 0
-    assert epsilon_for(price.rho, conversion_delta(schema)) <= Decimal("0.5")
+    assert epsilon_for(price.loss, accounting_of(schema).conversion_delta) <= Decimal("0.5")
 
 
 def test_unknown_group_keys_cost_delta(planned, schema):
     query = planned("SELECT city, COUNT(*) n FROM visits GROUP BY city")
-    assert query.price.delta == threshold_delta(schema)
+    assert query.price.delta == accounting_of(schema).threshold_delta
     assert "not shown" in query.mechanism
     assert any("stay hidden" in note for note in query.estimate().notes)
+
+
+def test_a_table_with_pure_accounting_has_laplace_noise_and_says_so(planned, schema_with):
+    schema = schema_with(accounting="pure")
+    public, rare = (
+        planned(DEMO, schema),
+        planned("SELECT city, COUNT(*) FROM visits GROUP BY 1", schema),
+    )
+    assert (public.price.delta, public.estimate().delta) == (0, "0")
+    assert (rare.price.delta, rare.estimate().delta) == (
+        accounting_of(schema).threshold_delta,
+        "1e-08",
+    )
+    assert public.mechanism == (
+        "discrete Laplace noise (OpenDP) on 3 vectors of exact whole numbers, epsilon 1"
+    )
+    assert "groups below a noisy number of rows" in rare.mechanism
+    assert planned(DEMO).estimate().delta == "1e-06"
+
+
+def test_pure_accounting_is_more_precise_for_one_question_and_less_for_a_share_of_many(
+    planned, schema_with
+):
+    def error(accounting, epsilon):
+        schema = schema_with(accounting=accounting)
+        return lines(planned("SELECT COUNT(*) n FROM visits", schema, epsilon=epsilon))[
+            "n"
+        ].half_width
+
+    assert error("pure", "1") < error("zcdp", "1")
+    shared = next(
+        Decimal(step) / 1000
+        for step in range(1000, 0, -1)
+        if 50 * ZCDP(1e-6).cap(Decimal(step) / 1000) <= ZCDP(1e-6).cap(Decimal(1))
+    )
+    assert error("pure", "0.02") > error("zcdp", shared)
 
 
 def test_the_expected_error_is_the_one_that_is_released(planned, schema_with):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from privnb.dp.literals import normal_key
-from privnb.dp.sensitivity import Reach, root_up, worst_l2
+from privnb.dp.sensitivity import Reach, root_up, worst_norm
 
 AGGREGATES = [
     "COUNT(*)",
@@ -113,6 +113,7 @@ schemas = st.fixed_dictionaries(
         "max_rows_per_unit": st.integers(min_value=1, max_value=5),
         "unique_keys": st.sampled_from([(), (("person", "year"),), (("person", "plan", "city"),)]),
         "constant": st.sets(st.sampled_from(CONSTANT)),
+        "accounting": st.sampled_from(["zcdp", "pure"]),
     }
 )
 
@@ -165,16 +166,20 @@ def differences(query, with_unit, without):
 
 
 def check_claims(query, changes):
+    norm = query.accounting.noise.norm
+    assert norm == (1 if query.schema.accounting == "pure" else 2)
     for vector, by_group in changes.items():
         moved = [change for group in by_group.values() for change in group]
         assert all(isinstance(change, int) for change in moved)
-        assert sum(change * change for change in moved) <= vector.l2**2 * (1 + 1e-12)
+        # An L1 sensitivity is a whole number, so nothing is allowed for rounding.
+        allowed = vector.sensitivity**norm * (1 + (norm == 2) * 1e-12)
+        assert sum(abs(change) ** norm for change in moved) <= allowed
     if query.gate is not None:
         limits = query._gate_reach(query.gate)
         moved = [abs(change) for group in changes[query.gate].values() for change in group]
         assert sum(change > 0 for change in moved) <= limits["groups"]
         assert max(moved, default=0) <= limits["largest"]
-        assert sum(change**2 for change in moved) <= limits["l2"] ** 2
+        assert sum(change**norm for change in moved) <= limits["sensitivity"] ** norm
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -203,11 +208,12 @@ def test_one_unit_moves_every_vector_by_at_most_its_claimed_sensitivity(  # noqa
     key=st.sampled_from(["plan", "city", "female", "EXTRACT(month FROM born)", "score > 0"]),
     second=st.sampled_from(["", ", year", ", CASE WHEN plan = 'free' THEN 1 END"]),
     rows=neighbours(),
+    accounting=st.sampled_from(["zcdp", "pure"]),
 )
-def test_one_unit_is_in_one_group_of_constant_keys_whatever_the_source_holds(  # noqa: PLR0913, PLR0917 - three drawn, three fixtures
-    key, second, rows, planned, schema_of, database
+def test_one_unit_is_in_one_group_of_constant_keys_whatever_the_source_holds(  # noqa: PLR0913, PLR0917 - four drawn, three fixtures
+    key, second, rows, accounting, planned, schema_of, database
 ):
-    schema = schema_of(CONSTANT, max_rows_per_unit=4)
+    schema = schema_of(CONSTANT, max_rows_per_unit=4, accounting=accounting)
     aggregates = "SUM(visits), COUNT(DISTINCT person)"
     query = planned(f"SELECT {aggregates} FROM visits GROUP BY {key}{second}", schema)
     others, unit = rows
@@ -256,10 +262,45 @@ def test_the_claims_are_tight(sql, rows, claimed, planned, database):
     changes = differences(query, database(rows).run(query), database([]).run(query))
     for vector, by_group in changes.items():
         moved = math.sqrt(sum(c * c for group in by_group.values() for c in group))
-        assert moved <= vector.l2
-        assert moved >= vector.l2 * 0.95
+        assert moved <= vector.sensitivity
+        assert moved >= vector.sensitivity * 0.95
         if claimed is not None:
-            assert math.isclose(vector.l2, claimed)
+            assert math.isclose(vector.sensitivity, claimed)
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows", "claimed"),
+    [
+        ("SELECT COUNT(*) FROM visits", [worst()] * 9, 3),
+        ("SELECT city, COUNT(*) FROM visits GROUP BY city", [worst(city=c) for c in "abc"], 3),
+        ("SELECT COUNT(DISTINCT person) FROM visits", [worst()] * 9, 1),
+        (
+            "SELECT city, COUNT(DISTINCT person) FROM visits GROUP BY city",
+            [worst(city=c) for c in "abc"],
+            3,
+        ),
+        ("SELECT SUM(visits) FROM visits", [worst()] * 9, 60),  # clamped to 30, stored in halves
+        # Clamped to 30 per group the sums would weigh no less: 25 in each of three groups.
+        (
+            "SELECT city, SUM(visits) FROM visits GROUP BY city",
+            [worst(city=c) for c in "abc"],
+            None,
+        ),
+        ("SELECT city, MEDIAN(visits) FROM visits GROUP BY city", [worst()] * 9, 3),
+        ("SELECT VAR_POP(visits) s, SUM(visits) FROM visits", [worst()] * 9, None),
+    ],
+)
+def test_the_claims_of_pure_accounting_are_tight_too(  # noqa: PLR0913, PLR0917 - three given, three fixtures
+    sql, rows, claimed, planned, database, schema_with
+):
+    schema = schema_with(accounting="pure")
+    query = planned(sql, schema)
+    changes = differences(query, database(rows, schema).run(query), database([], schema).run(query))
+    for vector, by_group in changes.items():
+        moved = sum(abs(c) for group in by_group.values() for c in group)
+        assert vector.sensitivity * 0.95 <= moved <= vector.sensitivity
+        if claimed is not None:
+            assert vector.sensitivity == claimed
 
 
 def test_a_unit_without_values_in_a_group_adds_nothing(planned, database, schema_with):
@@ -282,10 +323,10 @@ def test_rows_that_break_a_claimed_unique_key_still_move_no_more_than_it_says(
 def test_a_unique_key_in_the_grouping_lowers_the_sensitivity(planned, schema_with):
     sql = "SELECT year, city, COUNT(*) FROM visits GROUP BY year, city"
     unique = schema_with(unique_keys=(("person", "year"),))
-    assert math.isclose(planned(sql, unique).vectors[0].l2, math.sqrt(3))
-    assert planned(sql).vectors[0].l2 == 3
+    assert math.isclose(planned(sql, unique).vectors[0].sensitivity, math.sqrt(3))
+    assert planned(sql).vectors[0].sensitivity == 3
     by_half = "SELECT year > 1 AS late, COUNT(*) FROM visits GROUP BY late"
-    assert planned(by_half, unique).vectors[0].l2 == 3
+    assert planned(by_half, unique).vectors[0].sensitivity == 3
 
 
 def test_rows_that_break_a_claim_of_a_constant_still_move_no_more_than_it_says(
@@ -330,12 +371,12 @@ def test_a_constant_key_lowers_the_noise_in_sums_and_the_threshold(planned, sche
     sql = "SELECT city, SUM(visits), COUNT(DISTINCT person) FROM visits GROUP BY city"
     anywhere, one = planned(sql, schema_of()), planned(sql, schema_of(["city"]))
     (_, spread), (_, alone) = (
-        sorted(vector.l2 for vector in query.vectors) for query in (anywhere, one)
+        sorted(vector.sensitivity for vector in query.vectors) for query in (anywhere, one)
     )
     assert alone == 60  # 30 visits in halves
     assert spread > 1.4 * alone
-    assert one.gate.l2 == 1
-    assert math.isclose(anywhere.gate.l2, math.sqrt(3))
+    assert one.gate.sensitivity == 1
+    assert math.isclose(anywhere.gate.sensitivity, math.sqrt(3))
     assert one._threshold != anywhere._threshold
 
 
@@ -353,24 +394,28 @@ def splits(rows, per_group, groups):
 )
 def test_the_worst_case_is_no_less_than_every_split_of_the_rows(rows, groups, unique, worth):
     reach = Reach.of(rows, unique=unique, groups=groups)
-    claimed = worst_l2(lambda n: worth[n - 1], reach)
     weigh = [0, *worth]
-    heaviest = max(
-        sum(weigh[n] ** 2 for n in split) for split in splits(rows, reach.per_group, reach.groups)
-    )
-    assert claimed**2 >= heaviest * (1 - 1e-12)
-    if groups >= rows:
-        assert math.isclose(claimed**2, heaviest, rel_tol=1e-9)
+    for norm in (1, 2):
+        claimed = worst_norm(lambda n: worth[n - 1], reach, norm=norm)
+        heaviest = max(
+            sum(weigh[n] ** norm for n in split)
+            for split in splits(rows, reach.per_group, reach.groups)
+        )
+        assert claimed**norm >= heaviest * (1 - (norm == 2) * 1e-12)
+        if groups >= rows:
+            assert math.isclose(claimed**norm, heaviest, rel_tol=1e-9)
 
 
 @given(rows=st.integers(min_value=65, max_value=300), cap=st.integers(min_value=1, max_value=99))
 def test_many_rows_are_bounded_without_searching_and_still_safely(rows, cap):
     reach = Reach.of(rows, unique=False, groups=None)
-    claimed = worst_l2(lambda n: min(3 * n, cap), reach)
+    claimed = worst_norm(lambda n: min(3 * n, cap), reach, norm=2)
     apart = min(3, cap) * math.sqrt(rows)
     whole = -(-cap // 3)
     assert claimed >= max(apart, cap * math.sqrt(rows // whole))
-    assert worst_l2(lambda n: n, reach) == rows
+    assert worst_norm(lambda n: n, reach, norm=2) == rows
+    assert worst_norm(lambda n: n, reach, norm=1) == rows
+    assert worst_norm(lambda n: min(3 * n, cap), reach, norm=1) == min(3, cap) * rows
 
 
 @given(st.integers(min_value=0, max_value=2**140))

@@ -10,14 +10,19 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
+from privnb.dp.accounting import ZCDP, Pure
 from privnb.errors import BudgetExceeded
 from privnb.site import ledger
 from privnb.site.database import Database
 
+ACCOUNTINGS = {"zcdp": ZCDP, "pure": Pure}
 
-def spend(path: Path, analyst: str, rho: int, times: int) -> None:
+
+def spend(path: Path, kind: str, analyst: str, loss: int, times: int) -> None:
     """Try so many charges; refusals are what is to be seen."""
-    terms = ledger.Terms(table="visits", total_epsilon=Decimal(5), delta=1e-6)
+    terms = ledger.Terms(
+        table="visits", total_epsilon=Decimal(5), accounting=ACCOUNTINGS[kind](1e-6)
+    )
     database = Database.open(path)
     (path.parent / f"ready-{os.getpid()}").touch()
     while not (path.parent / "go").exists():
@@ -29,7 +34,8 @@ def spend(path: Path, analyst: str, rho: int, times: int) -> None:
             purpose="research",
             request=secrets.token_hex(16),
             digest="d" * 64,
-            rho=rho,
+            accounting=kind,
+            loss=loss,
             delta=0,
             epsilon="0.5",
         )
@@ -42,4 +48,4 @@ def spend(path: Path, analyst: str, rho: int, times: int) -> None:
 
 
 if __name__ == "__main__":
-    spend(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    spend(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -78,6 +78,7 @@ class FakePlan:
     price: accounting.Price
     mechanism: str = "discrete Gaussian noise"
     clamps: tuple[str, ...] = ()
+    delta: str = "1e-06"
 
     def estimate(self) -> Estimate:
         return Estimate(
@@ -101,10 +102,10 @@ def fake_planner(sql, *, tables, parameters, epsilon):
     if not sql.startswith("SELECT"):
         raise QueryRefused("Only one SELECT is accepted.", code="E_NOT_SELECT")
     table = tables["visits"]
-    rho = accounting.rho_for(epsilon, accounting.conversion_delta(table))
-    delta = accounting.threshold_delta(table) if "RARE" in sql else 0.0
+    unit = accounting.accounting_of(table)
+    loss, delta = unit.loss_for(epsilon), unit.threshold_delta if "RARE" in sql else 0.0
     return FakePlan(
-        schema=table, sql=sql, price=accounting.Price(rho=rho, delta=delta, epsilon=epsilon)
+        schema=table, sql=sql, price=accounting.Price(loss=loss, delta=delta, epsilon=epsilon)
     )
 
 

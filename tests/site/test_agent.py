@@ -506,7 +506,7 @@ def test_a_request_whose_price_rose_since_its_reservation_is_failed_not_released
 
     def dearer(sql, **fields):
         plan = fake_planner(sql, **fields)
-        price = dataclasses.replace(plan.price, rho=plan.price.rho * 2)
+        price = dataclasses.replace(plan.price, loss=plan.price.loss * 2)
         return dataclasses.replace(plan, price=price)
 
     monkeypatch.setattr(site.agent._engine, "_planner", dearer)

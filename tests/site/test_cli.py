@@ -132,7 +132,7 @@ def test_the_budget_shows_what_was_spent_per_grant_and_per_table(folder):
     database = Database.open(database_path(config))
     entry = ledger.Charge(
         table="visits", analyst=ANA, purpose="research", request="a" * 32, digest="d" * 64,
-        rho=terms.rho_cap // 4, delta=10**10, epsilon="2",
+        accounting="zcdp", loss=terms.loss_cap // 4, delta=10**10, epsilon="2",
     )  # fmt: skip
     with database.write() as transaction:
         today = ledger.dt.date(2027, 1, 1)

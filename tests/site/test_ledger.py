@@ -17,25 +17,32 @@ import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from site_fakes import SCHEMA
 
 from privnb.dp import accounting
-from privnb.errors import AccessRefused, BudgetExceeded
+from privnb.errors import AccessRefused, BudgetExceeded, StateError
 from privnb.site import database as tables
 from privnb.site import ledger
 from privnb.site.database import Database
 from privnb.site.grants import Grant, record_grant
 
 TODAY = dt.date(2027, 1, 15)
-TERMS = ledger.Terms(table="visits", total_epsilon=Decimal(5), delta=1e-6)
+TERMS = ledger.Terms(table="visits", total_epsilon=Decimal(5), accounting=accounting.ZCDP(1e-6))
+PURE = ledger.Terms(table="visits", total_epsilon=Decimal(5), accounting=accounting.Pure(1e-6))
 
 
-def price(epsilon: str) -> int:
-    return ledger.units_up(accounting.rho_for(Decimal(epsilon), 5e-7), ledger.RHO_UNIT)
+def price(epsilon: str, terms=TERMS) -> int:
+    return ledger.units_up(terms.accounting.loss_for(Decimal(epsilon)), ledger.LOSS_UNIT)
 
 
 def charge(  # noqa: PLR0913 - a charge has many parts
-    analyst="ana", *, request=None, rho=None, delta=0, purpose="research", epsilon="1"
+    analyst="ana",
+    *,
+    request=None,
+    loss=None,
+    delta=0,
+    purpose="research",
+    epsilon="1",
+    terms=TERMS,
 ):
     return ledger.Charge(
         table="visits",
@@ -43,7 +50,8 @@ def charge(  # noqa: PLR0913 - a charge has many parts
         purpose=purpose,
         request=request or secrets.token_hex(16),
         digest="d" * 64,
-        rho=price(epsilon) if rho is None else rho,
+        accounting=terms.accounting.name,
+        loss=price(epsilon, terms) if loss is None else loss,
         delta=delta,
         epsilon=epsilon,
     )
@@ -102,12 +110,44 @@ def test_epsilons_of_several_releases_cost_less_than_their_sum(database):
     assert now.epsilon_left > Decimal(1)
 
 
+def test_pure_epsilons_cost_exactly_their_sum(database):
+    give(database, "0.7")
+    for each in ("0.1", "0.2", "0.3"):
+        after = reserve(database, charge(epsilon=each, terms=PURE), terms=PURE)
+    assert after.epsilon_spent == Decimal("0.6")
+    assert after.epsilon_left == Decimal("0.1")
+    with pytest.raises(BudgetExceeded):
+        reserve(database, charge(epsilon="0.1001", terms=PURE), terms=PURE)
+    assert reserve(database, charge(epsilon="0.1", terms=PURE), terms=PURE).epsilon_left == 0
+
+
+@pytest.mark.parametrize(("before", "now"), [(TERMS, PURE), (PURE, TERMS)])
+def test_losses_of_two_accountings_are_never_added_up(database, before, now):
+    give(database, "4")
+    reserve(database, charge(terms=before), terms=before)
+    for ask in (
+        lambda: reserve(database, charge(terms=now), terms=now),
+        lambda: standing(database, terms=now),
+        lambda: standing(database, analyst="bo", terms=now),
+    ):
+        with pytest.raises(StateError, match="cannot be added up") as caught:
+            ask()
+        assert f'Write accounting = "{before.accounting.name}"' in caught.value.hint
+    assert standing(database, terms=before).loss_spent == price("1", before)
+
+
+def test_a_price_in_another_unit_than_the_tables_is_a_bug(database):
+    give(database, "4")
+    with pytest.raises(ValueError, match="another unit"):
+        reserve(database, charge(terms=PURE), terms=TERMS)
+
+
 def test_a_request_is_charged_once(database):
     give(database, "4")
     entry = charge(request="r1")
     assert reserve(database, entry) is not None
     assert reserve(database, entry) is None
-    assert standing(database).rho_spent == entry.rho
+    assert standing(database).loss_spent == entry.loss
 
 
 def test_what_was_spent_stays_spent_when_the_grant_is_raised_or_given_again(database):
@@ -115,7 +155,7 @@ def test_what_was_spent_stays_spent_when_the_grant_is_raised_or_given_again(data
     reserve(database, charge(epsilon="1"))
     give(database, "2")
     now = standing(database)
-    assert now.rho_spent == price("1")
+    assert now.loss_spent == price("1")
     assert now.epsilon_left < Decimal(2)
     give(database, "1")
     assert standing(database).epsilon_left < Decimal("0.001")
@@ -128,7 +168,7 @@ def test_the_tables_total_is_shared_by_all_analysts(database):
     with pytest.raises(BudgetExceeded):
         reserve(database, charge("bo", epsilon="4"))
     now = standing(database, analyst="bo")
-    assert now.shortfall(rho=price("4"), delta=0) == "table"
+    assert now.shortfall(loss=price("4"), delta=0) == "table"
     assert reserve(database, charge("bo", epsilon=str(now.epsilon_left))) is not None
 
 
@@ -139,14 +179,19 @@ def test_the_same_analyst_pays_from_the_grant_of_the_purpose(database):
     assert reserve(database, charge(purpose="quality")) is not None
 
 
-def test_the_deltas_of_single_releases_never_sum_above_half_the_tables(database):
+@pytest.mark.parametrize(("terms", "part"), [(TERMS, "0.5"), (PURE, "1")])
+def test_the_deltas_of_single_releases_never_sum_above_their_part_of_the_tables(
+    database, terms, part
+):
     give(database, "4")
-    each = ledger.units_up(accounting.threshold_delta(SCHEMA), ledger.DELTA_UNIT)
+    each = ledger.units_up(terms.accounting.threshold_delta, ledger.DELTA_UNIT)
     for _ in range(100):
-        reserve(database, charge(rho=1, delta=each))
+        reserve(database, charge(loss=1, delta=each, terms=terms), terms=terms)
+    spent = standing(database, terms=terms).table.delta_spent
+    assert spent * ledger.DELTA_UNIT <= Fraction("1e-6") * Fraction(part)
     with pytest.raises(BudgetExceeded):
-        reserve(database, charge(rho=1, delta=1))
-    assert reserve(database, charge(rho=1, delta=0)) is not None
+        reserve(database, charge(loss=1, delta=1, terms=terms), terms=terms)
+    assert reserve(database, charge(loss=1, delta=0, terms=terms), terms=terms) is not None
 
 
 @pytest.mark.parametrize(
@@ -175,36 +220,37 @@ def test_nothing_is_paid_without_a_grant(database):
 def test_a_release_without_a_price_is_a_bug(database):
     give(database, "4")
     with pytest.raises(ValueError, match="without a price"):
-        reserve(database, charge(rho=0))
+        reserve(database, charge(loss=0))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e-9])
 def test_a_loss_that_is_no_number_cannot_be_counted(value):
     with pytest.raises(ValueError, match="not a loss"):
-        ledger.units_up(value, ledger.RHO_UNIT)
+        ledger.units_up(value, ledger.LOSS_UNIT)
 
 
 def test_charges_are_rounded_up():
-    assert ledger.units_up(1e-16, ledger.RHO_UNIT) == 1
-    assert ledger.units_up(0.1, ledger.RHO_UNIT) * ledger.RHO_UNIT >= Fraction(0.1)
+    assert ledger.units_up(1e-16, ledger.LOSS_UNIT) == 1
+    assert ledger.units_up(0.1, ledger.LOSS_UNIT) * ledger.LOSS_UNIT >= Fraction(0.1)
 
 
 @pytest.mark.parametrize("epsilon", ["0.0001", "0.01", "1", "3.7", "20"])
 @pytest.mark.parametrize("delta", [1e-4, 1e-6, 1e-9])
-def test_any_grant_pays_for_exactly_what_it_says_and_never_for_more(epsilon, delta):
-    terms = ledger.Terms(table="visits", total_epsilon=Decimal(epsilon), delta=delta)
-    rho = accounting.rho_for(Decimal(epsilon), delta / 2)
-    assert ledger.units_up(rho, ledger.RHO_UNIT) == terms.rho_cap
-    capped = float(terms.rho_cap * ledger.RHO_UNIT)
-    assert accounting.epsilon_for(capped, delta / 2) <= Decimal(epsilon)
-    full = ledger.TableStanding(terms=terms, rho_spent=0, delta_spent=0)
+@pytest.mark.parametrize("kind", [accounting.ZCDP, accounting.Pure])
+def test_any_grant_pays_for_exactly_what_it_says_and_never_for_more(epsilon, delta, kind):
+    terms = ledger.Terms(table="visits", total_epsilon=Decimal(epsilon), accounting=kind(delta))
+    loss = terms.accounting.loss_for(Decimal(epsilon))
+    grains = ledger.units_up(loss, ledger.LOSS_UNIT)
+    assert terms.loss_cap - 10 <= grains <= terms.loss_cap
+    assert terms.accounting.epsilon_of(terms.loss_cap) <= Decimal(epsilon)
+    full = ledger.TableStanding(terms=terms, loss_spent=0, delta_spent=0)
     assert full.epsilon_left == Decimal(epsilon)
 
 
 def test_the_database_itself_refuses_to_lower_or_forget_a_charge(database):
     give(database, "4")
     reserve(database, charge())
-    for statement in ("UPDATE ledger SET rho = 1", "DELETE FROM ledger", "DELETE FROM events"):
+    for statement in ("UPDATE ledger SET loss = 1", "DELETE FROM ledger", "DELETE FROM events"):
         with pytest.raises(sa.exc.IntegrityError, match="append-only"), database.write() as t:
             t.execute(sa.text(statement))
     with database.write() as transaction:
@@ -214,13 +260,15 @@ def test_the_database_itself_refuses_to_lower_or_forget_a_charge(database):
     assert states == ["spent"]
 
 
-def test_three_processes_together_never_exceed_a_cap(database, tmp_path):
+@pytest.mark.parametrize("terms", [TERMS, PURE], ids=["zcdp", "pure"])
+def test_three_processes_together_never_exceed_a_cap(database, tmp_path, terms):
     give(database, "2", analyst="ana")
     give(database, "4.5", analyst="bo")
     script = str(Path(__file__).with_name("ledger_spender.py"))
+    kind, each = terms.accounting.name, str(price("0.2", terms))
     workers = [
         subprocess.Popen(
-            [sys.executable, script, str(tmp_path / "site.sqlite"), who, str(price("0.2")), "80"]
+            [sys.executable, script, str(tmp_path / "site.sqlite"), kind, who, each, "80"]
         )
         for who in ("ana", "ana", "bo")
     ]
@@ -229,11 +277,14 @@ def test_three_processes_together_never_exceed_a_cap(database, tmp_path):
         time.sleep(0.005)
     (tmp_path / "go").touch()
     assert [worker.wait(60) for worker in workers] == [0, 0, 0]
-    ana, bo = standing(database, analyst="ana"), standing(database, analyst="bo")
-    cap = price("2")
-    assert ana.rho_spent <= cap < ana.rho_spent + price("0.2")
-    assert ana.table.rho_spent == ana.rho_spent + bo.rho_spent <= TERMS.rho_cap
-    assert bo.rho_spent > 0
+    ana, bo = (
+        standing(database, analyst="ana", terms=terms),
+        standing(database, analyst="bo", terms=terms),
+    )
+    cap = price("2", terms)
+    assert ana.loss_spent <= cap < ana.loss_spent + int(each)
+    assert ana.table.loss_spent == ana.loss_spent + bo.loss_spent <= terms.loss_cap
+    assert bo.loss_spent > 0
 
 
 class LedgerRules(RuleBasedStateMachine):
@@ -242,15 +293,15 @@ class LedgerRules(RuleBasedStateMachine):
     analysts = st.sampled_from(["ana", "bo"])
     purposes = st.sampled_from(["research", "quality"])
 
-    @initialize()
-    def open(self):
+    @initialize(terms=st.sampled_from([TERMS, PURE]))
+    def open(self, terms):
         self.folder = tempfile.TemporaryDirectory()
         self.database = Database.open(Path(self.folder.name) / "site.sqlite")
         self.today = TODAY
         self.granted: dict[tuple[str, str], Grant] = {}
         self.highest: dict[tuple[str, str], int] = {}
         self.paid: dict[tuple[str, str], ledger.Charge] = {}
-        self.terms = TERMS
+        self.terms = terms
 
     def teardown(self):
         self.database.close()
@@ -274,18 +325,20 @@ class LedgerRules(RuleBasedStateMachine):
             until=until, withdrawn=withdrawn,
         )  # fmt: skip
         key = (analyst, purpose)
-        self.highest[key] = max(self.highest.get(key, 0), price(epsilon))
+        self.highest[key] = max(self.highest.get(key, 0), price(epsilon, self.terms))
 
     @rule(
         analyst=analysts,
         purpose=purposes,
-        rho=st.integers(1, 4 * 10**14),
+        loss=st.integers(1, 4 * 10**14) | st.integers(1, 3 * 10**15),
         delta=st.sampled_from([0, 0, 1, 10**11, 3 * 10**11]),
         number=st.integers(0, 40),
     )
-    def ask(self, analyst, purpose, rho, delta, number):
+    def ask(self, analyst, purpose, loss, delta, number):
         request = f"r{number}"
-        entry = charge(analyst, request=request, purpose=purpose, rho=rho, delta=delta)
+        entry = charge(
+            analyst, request=request, purpose=purpose, loss=loss, delta=delta, terms=self.terms
+        )
         grant = self.granted.get((analyst, purpose))
         valid = grant and not grant.withdrawn and not grant.expired(self.today)
         try:
@@ -296,11 +349,11 @@ class LedgerRules(RuleBasedStateMachine):
         except BudgetExceeded:
             assert valid
             spent = self.spent(analyst, purpose)
-            all_rho = sum(each.rho for each in self.paid.values())
+            all_loss = sum(each.loss for each in self.paid.values())
             all_delta = sum(each.delta for each in self.paid.values())
             assert (
-                spent + rho > price(grant.epsilon)
-                or all_rho + rho > self.terms.rho_cap
+                spent + loss > self.terms.accounting.cap(grant.epsilon)
+                or all_loss + loss > self.terms.loss_cap
                 or all_delta + delta > self.terms.delta_cap
             )
         else:
@@ -310,7 +363,7 @@ class LedgerRules(RuleBasedStateMachine):
                 assert valid
                 assert (analyst, request) not in self.paid
                 self.paid[analyst, request] = entry
-                assert after.rho_spent == self.spent(analyst, purpose)
+                assert after.loss_spent == self.spent(analyst, purpose)
 
     @rule(days=st.integers(-1, 2))
     def a_clock_jumps(self, days):
@@ -323,15 +376,15 @@ class LedgerRules(RuleBasedStateMachine):
 
     def spent(self, analyst, purpose):
         mine = (e for e in self.paid.values() if (e.analyst, e.purpose) == (analyst, purpose))
-        return sum(entry.rho for entry in mine)
+        return sum(entry.loss for entry in mine)
 
     @invariant()
     def all_that_was_paid_is_there_and_no_cap_is_broken(self):
         with self.database.read() as snapshot:
             rows = snapshot.execute(sa.select(tables.ledger)).all()
-        found = {(row.analyst, row.request): (row.rho, row.delta) for row in rows}
-        assert found == {key: (e.rho, e.delta) for key, e in self.paid.items()}
-        assert sum(rho for rho, _ in found.values()) <= self.terms.rho_cap
+        found = {(row.analyst, row.request): (row.loss, row.delta) for row in rows}
+        assert found == {key: (e.loss, e.delta) for key, e in self.paid.items()}
+        assert sum(loss for loss, _ in found.values()) <= self.terms.loss_cap
         assert sum(delta for _, delta in found.values()) <= self.terms.delta_cap
         for (analyst, purpose), highest in self.highest.items():
             assert self.spent(analyst, purpose) <= highest

@@ -15,11 +15,13 @@ from privnb.site.policy import decide
 
 TODAY = dt.date(2027, 1, 15)
 OWNER = "owner@northside.example"
-TERMS = ledger.Terms(table="visits", total_epsilon=Decimal(5), delta=SCHEMA.delta)
+TERMS = ledger.Terms(
+    table="visits", total_epsilon=Decimal(5), accounting=accounting.accounting_of(SCHEMA)
+)
 
 
 def units(epsilon):
-    return ledger.units_up(accounting.rho_for(Decimal(epsilon), 5e-7), ledger.RHO_UNIT)
+    return TERMS.accounting.cap(Decimal(epsilon))
 
 
 def decision(*, epsilon="1", purpose=PURPOSE, grant="4", spent=0, spent_by_all=0, **fields):
@@ -30,16 +32,16 @@ def decision(*, epsilon="1", purpose=PURPOSE, grant="4", spent=0, spent_by_all=0
             until=fields.get("until"), withdrawn=fields.get("withdrawn", False),
         )  # fmt: skip
     table = ledger.TableStanding(
-        terms=TERMS, rho_spent=spent_by_all or spent, delta_spent=fields.get("delta_spent", 0)
+        terms=TERMS, loss_spent=spent_by_all or spent, delta_spent=fields.get("delta_spent", 0)
     )
     return decide(
         ledger.Charge(
             table="visits", analyst=ANA, purpose=purpose, request="r", digest="d",
-            rho=units(epsilon), delta=fields.get("delta", 0), epsilon=epsilon,
+            accounting="zcdp", loss=units(epsilon), delta=fields.get("delta", 0), epsilon=epsilon,
         ),
         schema=SCHEMA,
         owner=OWNER,
-        standing=ledger.Standing(grant=given, rho_spent=spent, table=table),
+        standing=ledger.Standing(grant=given, loss_spent=spent, table=table),
         today=TODAY,
     )  # fmt: skip
 
@@ -98,7 +100,7 @@ def test_with_nothing_left_it_says_so():
 
 
 def test_over_the_tables_total_the_refusal_names_the_shared_budget():
-    problem = decision(grant="4", spent_by_all=TERMS.rho_cap, epsilon="1").problem
+    problem = decision(grant="4", spent_by_all=TERMS.loss_cap, epsilon="1").problem
     assert "nothing is left in the budget of table 'visits', which all analysts share" in (
         problem.message
     )
