@@ -44,7 +44,11 @@ check: .venv/test
 	$(BIN)/mypy -p privnb -p privnb.magics -p privnb.widgets
 	$(BIN)/python -m pytest --quiet tests/test_rooms.py
 
-bench: .venv/test
+.venv/bench: .venv/test
+	@$(INSTALL) --editable '.[bench]'
+	@touch $@
+
+bench: .venv/bench
 	@for script in tests/benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:

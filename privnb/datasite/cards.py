@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -16,27 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["read_card", "write_card"]
 
 _MAX_CARD = 4096
-_MAX_NAME = 64
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _END_OF_TIME = 2.0**35  # the year 3058; later ones break what shows times
 
 
 def _is_name(text: object) -> bool:
-    return (
-        isinstance(text, str)
-        and 0 < len(text) <= _MAX_NAME
-        and text.isprintable()
-        and text == text.strip()
-        # name@owner is how two sites of one name are told apart; nobody may call theirs so.
-        and "@" not in text
-    )
+    # As in site.toml. Other letters could look like these; name@owner tells two of a name apart.
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
 def write_card(exchange: Exchange, *, owner: str, name: str) -> None:
     """Show the site's name, and that its agent is alive now."""
     if not _is_name(name):
         raise ConfigError(
-            f"{name[:_MAX_NAME]!a} cannot be a site's name.",
-            hint=f"Use at most {_MAX_NAME} printable characters, none of them @.",
+            f"{name[:64]!a} cannot be a site's name.",
+            hint="Use lower-case letters, digits and hyphens, at most 63.",
         )
     card = {"name": name, "owner": owner, "seen": round(time.time(), 3)}
     exchange.write(wire.canonical_json(card), owner, CARD)

@@ -20,7 +20,7 @@ from privnb.site.ledger import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from privnb.dp.plan import Plan
     from privnb.dp.schema import TableSchema
@@ -35,7 +35,7 @@ _DEFAULT_EPSILON = Decimal(1)
 class OpenTables(Protocol):
     """The bounded tables of a site, and their mock twins; see `privnb.site.tables`."""
 
-    def rows(self, sql: str, *, mock: bool = False) -> Sequence[tuple[Any, ...]]:
+    def stream(self, sql: str, *, mock: bool = False) -> Iterator[tuple[Any, ...]]:
         """Run SQL that a plan wrote; returns small aggregates, exact and therefore secret."""
         ...
 
@@ -129,11 +129,11 @@ class Engine:
 
     def run(self, plan: Plan) -> Answer:
         """Compute on the data and add the noise that the plan promises."""
-        return plan.release(self._tables.rows(plan.sql))
+        return plan.release(self._tables.stream(plan.sql))
 
     def mock(self, plan: Plan) -> Answer:
         """Compute on the mock twin, with the same noise."""
-        return plan.release(self._tables.rows(plan.sql, mock=True))
+        return plan.release(self._tables.stream(plan.sql, mock=True))
 
     def label(self, plan: Plan, budget: Budget) -> PrivacyLabel:
         """Describe a charged release."""

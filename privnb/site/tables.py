@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +27,8 @@ __all__ = ["Tables"]
 _log = logging.getLogger("privnb.site")
 _MEMORY = "2GB"
 _THREADS = max(1, min(8, os.cpu_count() or 1))
+_BATCH = 4096
+_LONGEST_SECONDS = 120.0
 
 
 class Tables:
@@ -72,22 +75,31 @@ class Tables:
         return cls(schemas, bounded=bounded, mock=_open_mock(schemas))
 
     def rows(self, sql: str, *, mock: bool = False) -> list[tuple[Any, ...]]:
-        """Run one SELECT over the bounded tables, or over their mock twins.
+        """Return all that `stream` gives."""
+        return list(self.stream(sql, mock=mock))
 
-        May be called from several threads.
+    def stream(self, sql: str, *, mock: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Run one SELECT over the bounded tables, or over their mock twins, row by row.
+
+        Python holds some thousand rows at a time, and DuckDB no more than its limit of memory. A
+        query that takes longer than two minutes is ended: nobody else is answered meanwhile. May
+        be called from several threads.
 
         Raises
         ------
         SiteFailure
-            Whatever goes wrong; the wording is constant, so it says nothing about the data.
+            Whatever goes wrong, at the first row or a later one; the wording is constant, so it
+            says nothing about the data.
         """
         try:
             (statement,) = duckdb.extract_statements(sql)
             if statement.type != duckdb.StatementType.SELECT:
                 raise duckdb.InvalidInputException(str(statement.type))  # noqa: TRY301 - one way out
             cursor = (self._mock if mock else self._bounded).cursor()
-            with cursor:
-                return cursor.execute(statement).fetchall()
+            with cursor, _time_limit(cursor):
+                cursor.execute(statement)
+                while batch := cursor.fetchmany(_BATCH):
+                    yield from batch
         except Exception:  # noqa: BLE001 - whatever it is, it must look the same from outside
             _log.exception("the engine could not run a query")
             raise SiteFailure(
@@ -105,6 +117,17 @@ class Tables:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _time_limit(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    timer = threading.Timer(_LONGEST_SECONDS, cursor.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _register_all(config: SiteConfig, state: Path) -> duckdb.DuckDBPyConnection:

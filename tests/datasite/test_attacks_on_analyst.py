@@ -253,6 +253,7 @@ def test_even_if_pysyft_forgets_the_key_no_plain_text_leaves(world, owner, ana):
         b'{"name":["x"],"owner":"owner@north.example"}',
         b'{"name":"south@owner@south.example","owner":"owner@north.example"}',
         b"[" * 4000,
+        '{"name":"n\u043erthside","owner":"owner@north.example"}'.encode(),  # a Cyrillic o
     ],
     ids=lambda card: card[:12],
 )

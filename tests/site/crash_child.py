@@ -50,7 +50,7 @@ def live(folder: Path, fatal: int) -> int:
     tables = FakeTables()
     port = FolderPort(folder / "exchange")
     site = Site(folder, port=port, tables=tables)
-    tables.rows = steps.wrap(tables.rows)
+    tables.stream = steps.wrap(tables.stream)
     FakePlan.release = steps.wrap(FakePlan.release)
     dialect = site.database._engine.dialect
     dialect.do_commit = steps.wrap(dialect.do_commit)

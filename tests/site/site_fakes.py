@@ -59,11 +59,11 @@ class FakeTables:
         self.calls = 0
         self.problem: BaseException | None = None
 
-    def rows(self, sql: str, *, mock: bool = False):
+    def stream(self, sql: str, *, mock: bool = False):
         self.calls += not mock
         if self.problem is not None:
             raise self.problem
-        return [(7 if mock else self.count,)]
+        return iter([(7 if mock else self.count,)])
 
     def close(self) -> None:
         pass
@@ -90,7 +90,8 @@ class FakePlan:
         )
 
     def release(self, rows) -> Answer:
-        noisy = rows[0][0] + secrets.randbits(40) / 2**40
+        ((count,),) = rows
+        noisy = count + secrets.randbits(40) / 2**40
         column = AnswerColumn(name="n", role="aggregate")
         return Answer(columns=(column,), rows=((noisy,),), half_widths=((12.0,),))
 

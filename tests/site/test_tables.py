@@ -157,6 +157,25 @@ def test_queries_reach_nothing_but_the_tables_and_fail_alike(site, sql, caplog):
     assert [record.name for record in caplog.records] == ["privnb.site"]
 
 
+def test_a_query_without_end_is_ended_and_the_next_one_is_answered(site, monkeypatch):
+    monkeypatch.setattr("privnb.site.tables._LONGEST_SECONDS", 0.2)
+    endless = (
+        "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range > b.range"
+    )
+    with opened(site) as tables:
+        with pytest.raises(SiteFailure):
+            tables.rows(endless)
+        assert tables.rows("SELECT 1") == [(1,)]
+
+
+def test_rows_are_handed_over_while_they_come(site):
+    with opened(site) as tables:
+        rows = tables.stream("SELECT range FROM range(1000000)")
+        assert next(rows) == (0,)
+        rows.close()
+        assert tables.rows("SELECT 1") == [(1,)]
+
+
 def test_two_agents_open_the_same_tables(site):
     with opened(site) as one, opened(site) as two:
         sql = "SELECT * FROM visits ORDER BY ALL"
