@@ -83,6 +83,7 @@ def test_a_complete_file_is_read_as_written(tmp_path):
     assert visits.total_epsilon == Decimal("12.30")
     assert visits.schema.unique_keys == (("zper", "year"),)
     assert visits.schema.delta == 1e-6
+    assert visits.schema.accounting == "zcdp"
     assert visits.schema.public_rows == 20_000
     assert visits.hidden == ("site",)
     assert visits.schema.column("mdvis").bounds == Bounds(lower=0.0, upper=40.0)
@@ -101,6 +102,12 @@ def test_a_complete_file_is_read_as_written(tmp_path):
     assert visits.bins["age_group"] == CutBins(
         source="xage", cuts=(18.0, 65.0), labels=("child", "adult", "old"), missing="unknown"
     )
+
+
+def test_the_owner_chooses_how_losses_add_up(tmp_path):
+    for accounting in ("pure", "zcdp"):
+        text = GOOD.replace("delta = 1e-6", f'delta = 1e-6\naccounting = "{accounting}"')
+        assert load_config(write(tmp_path, text)).tables[0].schema.accounting == accounting
 
 
 def test_a_folder_is_relative_to_the_file(tmp_path):
@@ -140,6 +147,8 @@ MISTAKES = [
     ("delta = 1e-6", "delta = nan", "delta =", "finite", "1e-6"),
     ("delta = 1e-6", 'delta = "1e-6"', "delta =", "decimal number, not a text", "1e-6"),
     ("delta = 1e-6\n", "", "[tables.visits]", "lacks 'delta'", "1e-6"),
+    ("delta = 1e-6", 'delta = 1e-6\naccounting = "Pure"', "accounting =", "no accounting", "few"),
+    ("delta = 1e-6", "delta = 1e-6\naccounting = true", "accounting =", "must be a text", "many"),
     ("= 12.30", "= 0.0", "total_epsilon", "above 0", "budget"),
     ("= 12.30", "= inf", "total_epsilon", "finite", "budget"),
     ("= 12.30", "= true", "total_epsilon", "not true or false", "budget"),

@@ -68,6 +68,16 @@ def test_a_newer_database_is_not_touched(path):
         Database.open(path)
 
 
+def test_a_database_of_an_older_layout_is_not_touched_and_not_called_damaged(path):
+    Database.open(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE schema_version SET version = 1")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StateError, match="older privnb"):
+        Database.open(path)
+
+
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" * 300])
 def test_a_damaged_database_is_named_and_kept(path, content):
     path.parent.mkdir()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
 from site_fakes import ANA, FolderPort, job_files
 
+from privnb.errors import StateError
 from privnb.site.agent import Agent
 from privnb.site.config import load_config
 from privnb.site.database import Database
 from privnb.site.grants import Grant, record_grant
-from privnb.site.opening import database_path
+from privnb.site.opening import database_path, open_agent
 from privnb.site.tables import Tables
 
 CONFIG = """
@@ -46,10 +48,11 @@ bounds = [0, 100]
 """
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
+@pytest.fixture(scope="module", params=["zcdp", "pure"])
+def site(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("site")
-    (folder / "site.toml").write_text(CONFIG)
+    accounting = f'delta = 1e-6\naccounting = "{request.param}"'
+    (folder / "site.toml").write_text(CONFIG.replace("delta = 1e-6", accounting))
     rows = [f"{n // 2},{'east' if n % 3 else 'west'},here,{n % 100}" for n in range(4000)]
     (folder / "visits.csv").write_text("\n".join(["person,clinic,town,cost", *rows, ""]))
     config = load_config(folder)
@@ -78,7 +81,7 @@ def site(tmp_path_factory):
         with database.write() as transaction:
             record_grant(transaction, given)
 
-    yield SimpleNamespace(ask=ask, grant=grant)
+    yield SimpleNamespace(ask=ask, grant=grant, folder=folder, accounting=request.param)
     agent.close()
 
 
@@ -113,6 +116,48 @@ def test_groups_that_are_not_public_pay_a_delta(site):
     site.grant("5")
     reply = site.ask(sql="SELECT town, COUNT(*) AS n FROM visits GROUP BY town", epsilon="1")
     assert [row[0] for row in reply.answer.rows] == ["here"]
+    assert reply.label.delta == {"zcdp": "1e-06", "pure": "1e-08"}[site.accounting]
+
+
+def test_the_label_says_what_the_tables_accounting_guarantees(site):
+    site.grant("5")
+    label = site.ask(sql=COUNT, epsilon="0.5").label
+    what = {
+        "zcdp": ("discrete Gaussian noise (OpenDP)", "rho ", "1e-06", "at delta 1e-06"),
+        "pure": (
+            "discrete Laplace noise (OpenDP)",
+            "epsilon 0.5",
+            "0",
+            "at most delta 1e-06 where",
+        ),
+    }
+    mechanism, loss, delta, words = what[site.accounting]
+    assert label.mechanism.startswith(mechanism)
+    assert loss in label.mechanism
+    assert (label.epsilon, label.delta) == ("0.5", delta)
+    assert words in label.not_protected[0]
+
+
+def test_two_epsilons_cost_their_sum_only_where_accounting_is_pure(site):
+    analyst = f"{secrets.token_hex(4)}@uni.example"
+    site.grant("3", analyst)
+    budgets = [site.ask(sql=COUNT, epsilon="0.3", analyst=analyst).budget for _ in range(4)]
+    spent = Decimal(budgets[-1].epsilon_spent)
+    if site.accounting == "pure":
+        assert spent == Decimal("1.2")
+        assert budgets[-1].epsilon_left == "1.8"
+    else:
+        assert spent < Decimal("0.7")
+
+
+def test_another_accounting_is_refused_at_start_once_something_was_charged(site, tmp_path):
+    shutil.copytree(site.folder, tmp_path / "site")
+    other = {"zcdp": "pure", "pure": "zcdp"}[site.accounting]
+    config = tmp_path / "site" / "site.toml"
+    config.write_text(config.read_text().replace(f'"{site.accounting}"', f'"{other}"'))
+    with pytest.raises(StateError, match="cannot be added up") as refused:
+        open_agent(tmp_path / "site")
+    assert f'accounting = "{site.accounting}" in [tables.visits]' in refused.value.hint
 
 
 def test_price_and_refusals_come_without_touching_data(site):
