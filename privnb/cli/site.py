@@ -187,10 +187,11 @@ def budget(
         database.close()
     _print_table(
         "Tables, all analysts together",
-        ("table", "total", "spent", "left", "delta", "delta spent on rare groups"),
+        ("table", "accounting", "total", "spent", "left", "delta", "delta spent on rare groups"),
         [
             (
                 each.terms.table,
+                each.terms.accounting.name,
                 words(each.terms.total_epsilon),
                 words(each.epsilon_spent),
                 words(each.epsilon_left),

@@ -54,9 +54,8 @@ EXAMPLE = """
 # # The probability, over all that is ever released, that epsilon does not hold: well below one in
 # # the number of units.
 # delta = 1e-6
-# # Optional, for good: "zcdp" for many questions, Gaussian noise; "pure" for few precise ones, with
-# # Laplace noise, less as long as about ten counts and sums share the budget (then delta hides
-# # rare groups only).
+# # Optional, fixed by the first charge: "zcdp" (Gaussian noise) for many questions; "pure" (Laplace
+# # noise) for few precise ones, up to about ten counts and sums over the whole life of the table.
 # # accounting = "zcdp"
 # # The privacy budget of the table over all analysts together.
 # total_epsilon = 10

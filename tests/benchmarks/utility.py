@@ -4,19 +4,21 @@ Equal for all: data, privacy unit, rows per unit, bounds, epsilon and the delta 
 epsilon. No value is clamped and no row dropped, but where it says so, so the error is the noise
 alone. The data are synthetic and seeded. Groups are public. Averages are cut to the bounds for all.
 
-- ours: what `privnb.dp.planner` plans.
+- ours, zCDP and pure: what `privnb.dp.planner` plans for a table of either accounting.
 - OpenDP, zCDP: ``Context.compositor`` with an identifier, ``truncate_per_group`` and a loss in rho;
   noise on each count and sum once, averages from their quotient.
 - OpenDP, pure: the same with a loss in epsilon, which takes Laplace noise.
 - SmartNoise: Laplace noise, its default; it charges epsilon per column, so epsilon is split such
-  that its own odometer stays within the same total.
+  that its own odometer stays within the same total. With many columns that odometer spends delta
+  too, by advanced composition; such an answer is no longer pure and is compared with our zCDP.
 
 The error is the root of the mean squared error over groups and releases, with its sampling error;
 for counts and sums the noise's exact standard deviations are compared too. Target: the ratio
-ours / theirs is never above 1 at equal accounting, which is OpenDP with zCDP.
+ours / theirs is never above 1 at equal accounting.
 
 Pure losses add up plainly, zCDP adds up as squares do. So Laplace noise is smaller while few
 counts and sums share one epsilon, about ten at most, and larger after that: the last question.
+Which of the two a table has, its owner chooses.
 
 OpenDP's part needs ``pip install 'privnb[bench]'``; SmartNoise's needs a Python of its own that has
 smartnoise-sql, named by PRIVNB_SMARTNOISE_PYTHON or as the only argument.
@@ -31,7 +33,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -39,7 +41,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from privnb.dp.accounting import rho_for
+from privnb.dp.accounting import accounting_of, rho_for
 from privnb.dp.bounding import bounding_sql, fixed_point
 from privnb.dp.plan import Plan
 from privnb.dp.planner import plan
@@ -48,7 +50,7 @@ from privnb.dp.schema import Bounds, Column, TableSchema
 PEOPLE, WAVES, PLANS = 10_000, 5, 100
 EPSILON, DELTA = Decimal(1), 1e-6
 UPPER = {"visits": 20, "dollars": 500}
-RELEASES = {"ours": 100, "theirs": 5}
+RELEASES = {"ours": 100, "theirs": 20}
 SMARTNOISE = "PRIVNB_SMARTNOISE_PYTHON"
 
 SCHEMA = TableSchema(
@@ -66,6 +68,10 @@ SCHEMA = TableSchema(
     unique_keys=(("person", "wave"),),
     delta=2 * DELTA,  # half of it turns zCDP into epsilon; see privnb.dp.accounting
 )
+OURS = {
+    "ours zCDP": SCHEMA,
+    "ours pure": replace(SCHEMA, accounting="pure"),
+}
 
 
 @dataclass(frozen=True)
@@ -135,12 +141,14 @@ def frame(question: Question, rows: list) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*question.keys, *names]).set_index(list(question.keys))
 
 
-def ours(connection: duckdb.DuckDBPyConnection, question: Question) -> tuple[list, list]:
+def ours(
+    connection: duckdb.DuckDBPyConnection, question: Question, schema: TableSchema
+) -> tuple[list, list]:
     """Return releases, and for each aggregate the standard deviation of its noise."""
     epsilon = EPSILON
     if question.questions > 1:
-        epsilon = share_of_epsilon(question.questions)
-    planned = plan(question.sql(), tables={"visits": SCHEMA}, epsilon=epsilon)
+        epsilon = share_of_epsilon(question.questions, schema)
+    planned = plan(question.sql(), tables={"visits": schema}, epsilon=epsilon)
     rows = connection.execute(planned.sql).fetchall()
     runs = [planned.release(rows) for _ in range(RELEASES["ours"])]
     deviations = [deviation(planned, kind, column) for kind, column in question.aggregates]
@@ -149,29 +157,37 @@ def ours(connection: duckdb.DuckDBPyConnection, question: Question) -> tuple[lis
 
 def deviation(planned: Plan, kind: str, column: str) -> float | None:
     """Return the exact standard deviation of the noise on a count or sum."""
-    scales = {vector.kind: scale for vector, scale in planned.scales.items()}
+    per_scale = deviation_of_scale(pure=planned.schema.accounting == "pure")
+    deviations = {vector: per_scale * scale for vector, scale in planned.scales.items()}
+    count = next((d for vector, d in deviations.items() if vector.kind == "count"), 0.0)
     if kind == "COUNT":
-        return scales["count"]
+        return count
     if kind == "AVG":
         return None
     (vector,) = (v for v in planned.vectors if v.column and v.column.name == column)
     # A sum centred at c is the noisy sum of distances to c plus c times the noisy count.
-    steps = math.hypot(planned.scales[vector], vector.centre * scales.get("count", 0.0))
+    steps = math.hypot(deviations[vector], vector.centre * count)
     return steps / fixed_point(vector.column).scale
 
 
-def share_of_epsilon(questions: int) -> Decimal:
+def deviation_of_scale(*, pure: bool) -> float:
+    """Return the standard deviation of Laplace or Gaussian noise of scale 1."""
+    return math.sqrt(2) if pure else 1.0
+
+
+def share_of_epsilon(questions: int, schema: TableSchema) -> Decimal:
     """Find the epsilon that the ledger lets an analyst ask so many times."""
-    budget = rho_for(EPSILON, DELTA)
-    return max(
-        epsilon
-        for epsilon in (Decimal(step) / 1000 for step in range(1, 1001))
-        if questions * rho_for(epsilon, DELTA) <= budget
-    )
+    accounting, grain = accounting_of(schema), Decimal("1e-7")
+    low, high = 0, int(EPSILON / grain) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = questions * accounting.cap(middle * grain) <= accounting.cap(EPSILON)
+        low, high = (middle, high) if fits else (low, middle)
+    return low * grain
 
 
 def opendp(data: pd.DataFrame, question: Question, *, pure: bool) -> tuple[list, dict]:
-    """Return releases, and the scale of the noise on each count and sum."""
+    """Return releases, and the standard deviation of the noise on each count and sum."""
     import opendp.prelude as dp
     import polars as pl
 
@@ -205,7 +221,8 @@ def opendp(data: pd.DataFrame, question: Question, *, pure: bool) -> tuple[list,
     ]
     query = rows.group_by(keys).agg(*asked).with_keys(public.lazy())
     noise = query.summarize()
-    scales = dict(zip(sorted(noised), noise["scale"], strict=True))
+    deviations = (scale * deviation_of_scale(pure=pure) for scale in noise["scale"])
+    deviations = dict(zip(sorted(noised), deviations, strict=True))
     found = []
     for _ in range(releases):
         run = query.release().collect().to_pandas().set_index(keys)
@@ -214,10 +231,11 @@ def opendp(data: pd.DataFrame, question: Question, *, pure: bool) -> tuple[list,
             if kind == "AVG":
                 run[f"a{place}"] = run[column] / run["len"].clip(lower=1)
         found.append(run)
-    return found, scales
+    return found, deviations
 
 
-def smartnoise(python: str, data: pd.DataFrame) -> list[list[pd.DataFrame]]:
+def smartnoise(python: str, data: pd.DataFrame) -> list[tuple[list[pd.DataFrame], bool]]:
+    """Return for each question releases, and whether their epsilons add up plainly."""
     bounds = {name: {"type": "int", "lower": 0, "upper": upper} for name, upper in UPPER.items()}
     table = {
         "row_privacy": False,
@@ -247,25 +265,48 @@ def smartnoise(python: str, data: pd.DataFrame) -> list[list[pd.DataFrame]]:
         sys.exit(f"SmartNoise failed:\n{done.stderr[-2000:]}")
     answers = json.loads(done.stdout)
     return [
-        [frame(question, run) for run in answer["runs"]]
+        (
+            [frame(question, run) for run in answer["runs"]],
+            answer["columns"] * question.questions * answer["epsilon_per_column"]
+            <= float(EPSILON) * (1 + 1e-9),
+        )
         for question, answer in zip(QUESTIONS, answers, strict=True)
     ]
 
 
-def report(question: Question, measured: dict[str, list[Measured]], exact: list) -> None:
+@dataclass(frozen=True)
+class Rival:
+    """What another library released, and by which of our accountings it is to be judged."""
+
+    name: str
+    against: str
+    runs: list[pd.DataFrame]
+    deviations: dict[str, float]
+
+
+def report(
+    question: Question,
+    measured: dict[str, list[Measured]],
+    rivals: list[Rival],
+    deviations: dict[str, list[float | None]],
+) -> None:
     print(f"\n{question.title}")
     for place, (kind, column) in enumerate(question.aggregates):
-        own = measured["ours"][place]
-        print(f"  {kind}({column}): ours {own.rmse:.4g}")
-        for name, found in measured.items():
-            if name == "ours":
-                continue
-            ratio = own.rmse / found[place].rmse
-            doubt = ratio * math.hypot(own.doubt, found[place].doubt)
+        own = ", ".join(f"{name} {measured[name][place].rmse:.4g}" for name in OURS)
+        print(f"  {kind}({column}): {own}")
+        for rival in rivals:
+            mine, theirs = measured[rival.against][place], measured[rival.name][place]
+            ratio = mine.rmse / theirs.rmse
+            doubt = ratio * math.hypot(mine.doubt, theirs.doubt)
+            exact = deviations[rival.against][place]
+            of_theirs = rival.deviations.get("len" if kind == "COUNT" else column)
             known = ""
-            if name == "OpenDP zCDP" and exact[place] is not None:
-                known = f"; of the noise's standard deviations, exactly {exact[place]:.4f}"
-            print(f"    {name:12}{found[place].rmse:9.4g}, ratio {ratio:.2f} ± {doubt:.2f}{known}")
+            if exact is not None and of_theirs is not None:
+                known = f"; of the noise's standard deviations, exactly {exact / of_theirs:.4f}"
+            print(
+                f"    {rival.against} / {rival.name:12}{theirs.rmse:9.4g}, ratio {ratio:.2f}"
+                f" ± {doubt:.2f}{known}"
+            )
 
 
 def main() -> None:
@@ -284,9 +325,9 @@ def main() -> None:
     connection.register("visits_source", data)
     bounded = bounding_sql(SCHEMA, source="visits_source")
     connection.execute(f"CREATE TABLE visits AS {bounded}", {"key": "0" * 64})
-    theirs = None
+    answers = None
     if python:
-        theirs = smartnoise(python, data)
+        answers = smartnoise(python, data)
     else:
         print(f"SmartNoise: not installed, skipped (name a Python that has it in {SMARTNOISE})")
     polars = importlib.util.find_spec("polars") is not None
@@ -295,19 +336,19 @@ def main() -> None:
     for place, question in enumerate(QUESTIONS):
         exact = question.sql().replace("FROM visits", "FROM visits_source")
         true = frame(question, connection.execute(exact).fetchall())
-        own, deviations = ours(connection, question)
-        runs, exact = {"ours": own}, [None] * len(question.aggregates)
+        runs, deviations, rivals = {}, {}, []
+        for name, schema in OURS.items():
+            runs[name], deviations[name] = ours(connection, question, schema)
         if polars:
-            runs["OpenDP zCDP"], scales = opendp(data, question, pure=False)
-            runs["OpenDP pure"], _ = opendp(data, question, pure=True)
-            exact = [
-                None if own is None else own / scales["len" if kind == "COUNT" else column]
-                for own, (kind, column) in zip(deviations, question.aggregates, strict=True)
-            ]
-        if theirs is not None:
-            runs["SmartNoise"] = theirs[place]
+            for name, pure in (("zCDP", False), ("pure", True)):
+                theirs, scales = opendp(data, question, pure=pure)
+                rivals.append(Rival(f"OpenDP {name}", f"ours {name}", theirs, scales))
+        if answers is not None:
+            theirs, pure = answers[place]
+            rivals.append(Rival("SmartNoise", "ours pure" if pure else "ours zCDP", theirs, {}))
+        runs |= {rival.name: rival.runs for rival in rivals}
         measured = {name: measure(question, true, found) for name, found in runs.items()}
-        report(question, measured, exact)
+        report(question, measured, rivals, deviations)
         if polars and "wave" in question.keys:
             print(
                 "    OpenDP's part has a bias too: its rank filter keeps one group fewer per person"

@@ -143,6 +143,7 @@ def test_the_budget_shows_what_was_spent_per_grant_and_per_table(folder):
     assert ledger.in_words(after.epsilon_left) in shown
     assert ledger.in_words(after.table.epsilon_left) in shown
     assert "1e-08" in shown
+    assert "zcdp" in shown
     assert f"reserved  {'a' * 32}" in shown
 
 
