@@ -150,7 +150,7 @@ def test_opendp_agrees_that_the_closed_form_scale_costs_no_more_than_the_loss(
 @pytest.mark.parametrize("groups", [1, 5, 64, 1000])
 @pytest.mark.parametrize("largest", [1, 5])
 @pytest.mark.parametrize("delta", [1e-4, 5e-9, 5e-13])
-def test_opendp_agrees_that_the_threshold_costs_no_more_than_delta(  # noqa: PLR0913, PLR0917 - a grid
+def test_opendp_agrees_that_the_threshold_costs_no_more_than_delta(
     noise, groups, largest, delta, loss
 ):
     settings = {"groups": groups, "largest": largest, "sensitivity": groups * largest}
