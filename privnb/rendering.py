@@ -209,15 +209,15 @@ def _label_html(release: Release) -> Html:
 
 
 def _label_lines(release: Release) -> list[tuple[str, list[str]]]:
-    """Each line of the label once if all sites agree on it, else once per differing site."""
+    """Each line of the label once; where not all sites say it, with the names of those that do."""
     labels = release.labels
+    prices = {site: (f"epsilon {x.epsilon}, delta {x.delta}",) for site, x in labels.items()}
+    if len(prices) > 1 and len(set(prices.values())) == 1:  # it is paid at every one of them
+        prices = {site: (f"{price} at each site",) for site, (price,) in prices.items()}
     parts: list[tuple[str, dict[str, tuple[str, ...]]]] = [
-        ("Mechanism", {site: (label.mechanism,) for site, label in labels.items()}),
-        (
-            "Privacy loss",
-            {site: (f"epsilon {x.epsilon}, delta {x.delta}",) for site, x in labels.items()},
-        ),
+        ("Privacy loss", prices),
         ("Protects", {site: (label.unit,) for site, label in labels.items()}),
+        ("Mechanism", {site: (label.mechanism,) for site, label in labels.items()}),
         ("Values limited", {site: label.clamps for site, label in labels.items()}),
         ("Budget left", {site: (label.budget,) for site, label in labels.items()}),
         ("Does not protect", {site: label.not_protected for site, label in labels.items()}),
@@ -232,12 +232,14 @@ def _label_lines(release: Release) -> list[tuple[str, list[str]]]:
 
 
 def _agreed(by_site: Mapping[str, tuple[str, ...]]) -> list[str]:
-    same: dict[tuple[str, ...], list[str]] = {}
+    said_by: dict[str, list[str]] = {}
     for site, lines in by_site.items():
-        same.setdefault(lines, []).append(site)
-    if len(same) == 1:
-        return [line for line in next(iter(same)) if line]
-    return [f"{', '.join(sites)}: {line}" for lines, sites in same.items() for line in lines]
+        for line in dict.fromkeys(filter(None, lines)):
+            said_by.setdefault(line, []).append(site)
+    return [
+        line if len(sites) == len(by_site) else f"{', '.join(sites)}: {line}"
+        for line, sites in said_by.items()
+    ]
 
 
 def label_text(release: Release) -> str:
@@ -343,7 +345,7 @@ def _price(estimate: Estimate) -> str:
 
 
 _ESTIMATE_COLUMNS = ("aggregate", "± expected", "where")
-_AFFORDABLE = {True: " · your budget covers it", False: " · MORE THAN YOUR BUDGET", None: ""}
+_AFFORDABLE = {True: " · your budget covers it", False: " · more than your budget", None: ""}
 
 
 def _expected(half_width: float | None) -> str:

@@ -138,6 +138,7 @@ class Engine:
     def label(self, plan: Plan, budget: Budget) -> PrivacyLabel:
         """Describe a charged release."""
         schema = plan.schema
+        spent = accounting_of(schema).in_words(budget.epsilon_spent)
         return PrivacyLabel(
             mechanism=plan.mechanism,
             epsilon=in_words(plan.price.epsilon),
@@ -146,9 +147,9 @@ class Engine:
             clamps=tuple(plan.clamps),
             budget=(
                 f"epsilon {budget.epsilon_left} of {budget.epsilon_granted} left "
-                f"for {budget.purpose}"
+                f"for {budget.purpose}; spent: {spent}"
             ),
-            not_protected=_not_protected(schema, budget),
+            not_protected=_not_protected(schema),
         )
 
     def mock_label(self, plan: Plan) -> PrivacyLabel:
@@ -173,14 +174,13 @@ def _unit(schema: TableSchema) -> str:
     return f"one {schema.unit_name} (all their rows in {schema.name})"
 
 
-def _not_protected(schema: TableSchema, budget: Budget) -> tuple[str, ...]:
-    unit, table = schema.unit_name, schema.name
-    spent = f"{accounting_of(schema).in_words(budget.epsilon_spent)}, under this grant"
+def _not_protected(schema: TableSchema) -> tuple[str, ...]:
+    unit = schema.unit_name
     return (
-        f"Releases add up: together they reveal what the budget shows as spent ({spent}).",
+        "Releases add up: together they reveal what your budget shows as spent.",
         "Releases of other analysts from this table add to yours, if you put them together.",
         f"Facts about groups are not hidden, only whether any one {unit} is in the table.",
-        f"The same {unit} in another table or at another site than {table} is not accounted for.",
+        f"The same {unit} in another table, or at another site, is not accounted for.",
         f"No claim of anonymity: bounded is what the answer adds to what is known of a {unit}.",
         "Nothing is promised about how long the answer took.",
     )

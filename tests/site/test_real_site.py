@@ -135,7 +135,7 @@ def test_the_label_says_what_the_tables_accounting_guarantees(site):
     assert label.mechanism.startswith(mechanism)
     assert loss in label.mechanism
     assert (label.epsilon, label.delta) == ("0.5", delta)
-    assert words in label.not_protected[0]
+    assert words in label.budget
 
 
 def test_two_epsilons_cost_their_sum_only_where_accounting_is_pure(site):

@@ -95,6 +95,16 @@ def test_what_sites_agree_on_is_said_once_and_what_differs_by_name():
     assert lines.count("discrete Gaussian noise") == 1
     assert "northside: epsilon 3 of 4 left for research" in lines
     assert "riverside: epsilon 2 of 4 left" in lines
+    assert lines.count("epsilon 1, delta 1e-06 at each site") == 1
+
+
+def test_one_line_that_a_site_says_alone_does_not_repeat_the_others():
+    shared, alone = "facts about groups", "what others ask"
+    two = release(part("northside"), part("riverside", not_protected=(shared, alone)))
+    lines = label_text(two)
+    assert lines.count(shared) == 1
+    assert f"northside: {shared}" not in lines
+    assert f"riverside: {alone}" in lines
 
 
 @pytest.mark.parametrize("render", [release_html, release_text])
@@ -182,6 +192,6 @@ def test_an_estimate_shows_price_error_and_whether_it_can_be_paid(render):
         affordable=False,
     )
     shown = Elements(render(Estimates(by_site={"northside": estimate}))).text
-    for words in ("northside", "epsilon 1, delta 1e-06", "± 41", "in every group", "MORE THAN"):
+    for words in ("northside", "epsilon 1, delta 1e-06", "± 41", "in every group", "more than"):
         assert words in shown
     assert "depends on the data" in shown
