@@ -28,7 +28,7 @@ class Record:
     request: str
     action: Literal["describe", "estimate", "mock", "run"]
     asked_at: str
-    """UTC, ISO 8601, seconds."""
+    """UTC, ISO 8601, microseconds: fine enough to put requests in order."""
     sites: dict[str, str]
     """Site name to its owner's email, as they were known when the request was made."""
     computation: Computation | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from datetime import date, datetime
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
@@ -235,10 +236,12 @@ class RowReader:
                 node=node,
             )
         if name not in self._parameters:
-            known = UnknownName.among("parameter", name, self._parameters)
+            close = difflib.get_close_matches(name, self._parameters, n=1)
+            guess = f"Did you mean :{close[0]}? Otherwise assign" if close else "Assign"
             raise QueryRefused(
                 f"The query names :{name}, but nothing is bound to it.",
-                hint=f"Bind it when you send the query. {known.hint}",
+                hint=f"{guess} {name} = 65 in a cell above and add --param {name} "
+                f"(in Python params={{{name!r}: 65}}).",
                 code="E_PARAMETER",
             )
         return self._parameters[name]

@@ -90,7 +90,8 @@ def test_a_run_is_charged_answered_and_labelled(site):
     assert reply.label.epsilon == reply.budget.epsilon_spent == "1"
     assert reply.label.delta == "1e-06"
     assert reply.label.unit == "one person (all their rows in visits)"
-    assert reply.label.budget == f"epsilon {reply.budget.epsilon_left} of 4 left for {PURPOSE}"
+    left = f"epsilon {reply.budget.epsilon_left} of 4 left for {PURPOSE}"
+    assert reply.label.budget == f"{left}; 1 spent"
     assert [entry.request for entry in reply.budget.history] == [name]
     kinds = [event["kind"] for event in events(site)]
     assert kinds == ["grant", "decision", "release"]
