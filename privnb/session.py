@@ -107,6 +107,11 @@ class Session:
         """List the sites on the exchange, without asking them anything."""
         return self._directory.names()
 
+    def accepted_by(self) -> list[str]:
+        """List the sites that have accepted us, without asking them anything."""
+        cards = self._directory.cards()
+        return sorted(name for name, card in cards.items() if card.state == "accepted")
+
     def descriptions(self, *, refresh: bool = False) -> Mapping[str, SiteDescription]:
         """Tell what each site that accepted us says about itself, by site name.
 

@@ -99,7 +99,7 @@ def test_connect_says_what_it_lacks(unconnected, monkeypatch):
     [
         ("sitse", "Did you mean sites?"),
         ("schema", "required: TABLE"),
-        ("result", "required: ID"),
+        ("result", "required: ID. %privnb requests lists them."),
         ("budget --lives", "Did you mean --live?"),
     ],
 )
@@ -113,6 +113,7 @@ def test_a_wrong_command_is_a_usage_error(notebook, line, said):
 def test_an_unknown_request_is_named(notebook, line):
     notebook.run(f"%privnb {line}")
     assert notebook.error.code == "E_UNKNOWN"
+    assert notebook.error.hint == "%privnb requests lists them."
 
 
 def test_an_unknown_table_is_named(notebook):
