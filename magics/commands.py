@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "HELP", "run_command"]
 
+_ABOUT_A_REQUEST = ("result", "cancel")
 _EMAIL, _EXCHANGE = "PRIVNB_EMAIL", "PRIVNB_EXCHANGE"
 
 
@@ -48,6 +49,8 @@ def run_command(magics: SecureMagics, line: str) -> object:
         raise UsageError(
             f"%privnb has no command {name!r}.{guess} There are: {', '.join(COMMANDS)}."
         )
+    if name in _ABOUT_A_REQUEST and not rest.strip():
+        raise UsageError(f"%privnb {name}: required: ID. %privnb requests lists them.")
     return command.run(magics, parse(command.parser, rest))
 
 
@@ -70,8 +73,9 @@ def _connect(magics: SecureMagics, args: argparse.Namespace) -> None:
     if args.session is not None:
         magics.namespace[args.session] = session
     sites = ", ".join(session.site_names()) or "none yet"
+    accepted = "" if session.accepted_by() else " (accepted by none yet; see %privnb sites)"
     show_lines(
-        f"Connected as {session.email}. Sites: {sites}.",
+        f"Connected as {session.email}. Sites: {sites}{accepted}.",
         f"exchange {session.exchange}" + (f" ({', '.join(said)})" if said else ""),
         f"your key {session.fingerprint}",
     )

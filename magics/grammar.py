@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import keyword
 import math
+import re
 import shlex
+import warnings
 from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError
 
-from privnb.errors import PrivnbError
+from privnb.errors import PrivnbError, QueryRefused
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["bind", "did_you_mean", "options", "parse", "variable"]
+__all__ = [
+    "bind",
+    "did_you_mean",
+    "options",
+    "parse",
+    "refuse_listed",
+    "refuse_python",
+    "variable",
+]
+
+_REPEATED = ("--site", "--param")
 
 _PARAMETER_HINT = (
     "A parameter is text, a finite number, True, False, None, or a list of these; "
@@ -40,8 +53,50 @@ def parse(parser: argparse.ArgumentParser, line: str) -> argparse.Namespace:
             raise UsageError(f"There is no option {option}.{did_you_mean(option, known)}")
     found, left_over = parser.parse_known_intermixed_args(words)
     if left_over:
-        raise UsageError(f"There is no place for {left_over[0]!r}; quote values with spaces.")
+        word = left_over[0]
+        option, value = words[: words.index(word)][-2:] if words.index(word) > 1 else ("", "")
+        if option in _REPEATED:
+            raise _not_repeated(option, value, word)
+        raise UsageError(f"There is no place for {word!r}; quote values with spaces.")
     return found
+
+
+def refuse_listed(line: str, sites: Collection[str]) -> None:
+    """Refuse several sites or parameters behind one option, as ``--site a,b`` or ``--site a b``.
+
+    The second form cannot be told from the name of a result unless ``sites`` has the word.
+    """
+    words = shlex.split(line)
+    for place, option in enumerate(words[:-1]):
+        value, *more = words[place + 1 :]
+        if option in _REPEATED and "," in value:
+            first, _, second = value.partition(",")
+            raise _not_repeated(option, first, second)
+        if option == "--site" and more and value in sites and more[0] in sites:
+            raise _not_repeated(option, value, more[0])
+
+
+def _not_repeated(option: str, *values: str) -> UsageError:
+    again = " ".join(f"{option} {value}" for value in values)
+    return UsageError(f"{option} takes one name. Repeat the option: {again}")
+
+
+def refuse_python(cell: str) -> None:
+    """Refuse a cell without SELECT that Python can read, before it is sent anywhere."""
+    if re.search(r"\bselect\b", cell, re.IGNORECASE):
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the text of a cell that is not run
+            is_python = bool(ast.parse(cell).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    if is_python:
+        raise QueryRefused(
+            "The cell has no SELECT; it reads as Python.",
+            hint="%%secure takes SQL; run Python on the answer in an ordinary cell.",
+            code="E_NOT_SELECT",
+        )
 
 
 def options(parser: argparse.ArgumentParser) -> list[str]:
@@ -74,19 +129,28 @@ def bind(names: Iterable[str], namespace: Mapping[str, object]) -> dict[str, obj
             guess = did_you_mean(name, (n for n in namespace if not n.startswith("_")))
             raise PrivnbError(
                 f"--param {name}: there is no variable {name!r} in this notebook.",
-                hint=f"Assign it in a cell above.{guess}",
+                hint=f"Assign it in a cell above, such as {name} = 65.{guess}",
                 code="E_PARAMETER",
             )
         value = namespace[name]
         for item in value if isinstance(value, list) else [value]:
             if not _is_scalar(item):
                 raise PrivnbError(
-                    f"--param {name}: {item!r:.40} is of type {type(item).__name__}.",
+                    f"--param {name} {_what_is_wrong(value, item)}.",
                     hint=_PARAMETER_HINT,
                     code="E_PARAMETER",
                 )
         bound[name] = value
     return bound or None
+
+
+def _what_is_wrong(value: object, item: object) -> str:
+    """Say it by type only: the value may be a table of a thousand lines, or secret."""
+    kind = type(item).__name__
+    if type(item) is float:
+        kind = "number that is not finite"
+    article = "an" if kind[0].lower() in "aeiou" else "a"
+    return f"{'is' if item is value else 'is a list that holds'} {article} {kind}"
 
 
 def _is_scalar(value: object) -> bool:

@@ -14,7 +14,7 @@ from traitlets import Float
 
 from privnb.errors import PrivnbError
 from privnb.magics.commands import HELP, run_command
-from privnb.magics.grammar import bind, parse, variable
+from privnb.magics.grammar import bind, parse, refuse_listed, refuse_python, variable
 from privnb.magics.showing import show_lines
 from privnb.magics.waiting import wait
 from privnb.session import connect
@@ -121,6 +121,8 @@ class SecureMagics(Magics):
         args = parse(self.secure.parser, line)
         _check_modes(args)
         session = self.session
+        refuse_listed(line, session.site_names())
+        refuse_python(cell)
         params = cast("Parameters | None", bind(args.param, self.namespace))
         if args.dry_run:
             estimates = session.estimate(
@@ -207,7 +209,11 @@ class SecureMagics(Magics):
         if result is None:
             return estimates
         self._store(result, estimates)
-        show_lines(f"{result}: estimate from {', '.join(estimates.by_site)} · nothing spent")
+        missing = [f"Nothing from {s}: {p}  {p.hint}" for s, p in estimates.problems.items()]
+        beyond = [site for site, each in estimates.by_site.items() if each.affordable is False]
+        verdict = f" · more than your budget at {', '.join(beyond)}" if beyond else ""
+        asked = ", ".join(estimates.by_site)
+        show_lines(f"{result}: estimate from {asked}{verdict} · nothing spent", *missing)
         return None
 
     def _asked(self, request: Request, result: str | None) -> Request | None:

@@ -57,7 +57,7 @@ def parse_epsilon(text: str | float | Decimal | None) -> Decimal:
     >>> parse_epsilon("0.5")
     Decimal('0.5')
     """
-    hint = "Say for example epsilon 1; smaller protects more and answers less precisely."
+    hint = "Add --epsilon 1 (in Python epsilon=1); less protects more and answers less precisely."
     if text is None:
         raise QueryRefused("No epsilon was given.", hint=hint, code="E_EPSILON")
     # Decimal reads more than people do: 1_0 as ten, digits of every script, a million of them.

@@ -74,8 +74,13 @@ class Directory:
         """
         names = [sites] if isinstance(sites, str) else list(dict.fromkeys(sites))
         if not names:
-            known = ", ".join(self.names()) or "none known yet"
-            raise UnknownName("No site was named.", hint=f"Name one or more of: {known}.")
+            known = self.names()
+            example = known[0] if known else "NAME"
+            raise UnknownName(
+                "No site was named.",
+                hint=f"Add --site {example} (in Python sites=[{example!r}]); repeat it for more. "
+                f"There are: {', '.join(known) or 'none yet'}.",
+            )
         chosen = {name: self.card(name) for name in names}
         if any(card.state != "accepted" for card in chosen.values()):  # perhaps accepted meanwhile
             self.cards()

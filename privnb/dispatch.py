@@ -53,7 +53,7 @@ class Dispatch:
         record = Record(
             request=request,
             action=action,
-            asked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            asked_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             sites={name: card.owner for name, card in sites.items()},
             computation=computation,
         )

@@ -70,6 +70,8 @@ class PrivnbError(Exception):
         self.message = message
         self.hint = hint
         self.code = code or self.default_code
+        if hint:
+            self.add_note(f"Hint: {hint}")  # below the traceback of a script
 
     def __str__(self) -> str:
         return f"[{self.code}] {self.message}"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from privnb.errors import UnknownName
+from privnb.errors import PrivnbError, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from privnb.datasite.ports import SiteCard
     from privnb.dp.schema import Bounds, Column, TableSchema, UnitBounds
@@ -109,8 +109,8 @@ def requests_frame(requests: Iterable[Request]) -> pd.DataFrame:
     rows = [
         {
             "request": request.id[:8],
-            "asked at": request.asked_at,
-            "state": ", ".join(f"{site}: {state}" for site, state in request.status.items()),
+            "asked (UTC)": request.asked_at[:16].replace("T", " "),
+            "state": ", ".join(f"{site}: {state}" for site, state in _states(request)),
             "epsilon": request.computation.epsilon,
             "purpose": request.computation.purpose,
             "question": " ".join(request.computation.source.split())[:80],
@@ -118,8 +118,19 @@ def requests_frame(requests: Iterable[Request]) -> pd.DataFrame:
         for request in requests
         if request.computation is not None
     ]
-    columns = ["request", "asked at", "state", "epsilon", "purpose", "question"]
+    columns = ["request", "asked (UTC)", "state", "epsilon", "purpose", "question"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _states(request: Request) -> Iterator[tuple[str, str]]:
+    """Tell how far each site is, and why one refused or failed."""
+    replies = request.replies()
+    for site, state in request.status.items():
+        reply = replies.get(site)
+        if isinstance(reply, PrivnbError) and state != "cancelled":
+            yield site, f"{state} {reply.code}"
+        else:
+            yield site, state
 
 
 def ago(moment: float | None) -> str:

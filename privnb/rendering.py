@@ -211,9 +211,11 @@ def _label_html(release: Release) -> Html:
 def _label_lines(release: Release) -> list[tuple[str, list[str]]]:
     """Each line of the label once; where not all sites say it, with the names of those that do."""
     labels = release.labels
-    prices = {site: (f"epsilon {x.epsilon}, delta {x.delta}",) for site, x in labels.items()}
+    prices: dict[str, tuple[str, ...]] = {
+        site: (f"epsilon {x.epsilon}, delta {x.delta}",) for site, x in labels.items()
+    }
     if len(prices) > 1 and len(set(prices.values())) == 1:  # it is paid at every one of them
-        prices = {site: (f"{price} at each site",) for site, (price,) in prices.items()}
+        prices = {site: (f"{price[0]} at each site",) for site, price in prices.items()}
     parts: list[tuple[str, dict[str, tuple[str, ...]]]] = [
         ("Privacy loss", prices),
         ("Protects", {site: (label.unit,) for site, label in labels.items()}),

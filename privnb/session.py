@@ -18,7 +18,7 @@ from privnb.release import Estimates, Release
 from privnb.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from pandas import DataFrame
@@ -106,6 +106,11 @@ class Session:
     def site_names(self) -> list[str]:
         """List the sites on the exchange, without asking them anything."""
         return self._directory.names()
+
+    def accepted_by(self) -> list[str]:
+        """List the sites that have accepted us, without asking them anything."""
+        cards = self._directory.cards()
+        return sorted(name for name, card in cards.items() if card.state == "accepted")
 
     def descriptions(self, *, refresh: bool = False) -> Mapping[str, SiteDescription]:
         """Tell what each site that accepted us says about itself, by site name.
@@ -217,7 +222,8 @@ class Session:
         if not purpose:
             raise RequestRefused(
                 "No purpose was given.",
-                hint="Say what the answer is for; %privnb sites lists the purposes of each table.",
+                hint=f"Add --purpose {self._a_purpose(chosen)} (in Python purpose=…); "
+                "%privnb sites lists the purposes of each table.",
                 code="E_PURPOSE",
             )
         computation = _computation(sql, epsilon=epsilon, purpose=purpose, params=params)
@@ -279,6 +285,12 @@ class Session:
         """Take up a request again by its id, or the beginning of it."""
         return self._dispatch.take_up(self._store.record(request))
 
+    def _a_purpose(self, sites: Iterable[str]) -> str:
+        """Name a purpose that one of the sites allows, as an example; dots if none is known."""
+        known = (self._directory.described.get(name) for name in sites)
+        allowed = (p for site in known if site for table in site.tables for p in table.purposes)
+        return next(allowed, "…")
+
 
 def _computation(
     sql: str,
@@ -311,7 +323,8 @@ def _checked_parameters(params: Parameters | None) -> Parameters | None:
             finite = not isinstance(item, float) or math.isfinite(item)
             if not (finite and isinstance(item, bool | int | float | str | None)):
                 raise QueryRefused(
-                    f"Parameter {name!r} holds {item!r:.40} ({type(item).__name__}).",
+                    f"Parameter {name!r} holds a value of type {type(item).__name__}"
+                    f"{'' if finite else ' that is not finite'}.",
                     hint="A parameter is text, a finite number, true, false, None, or a list.",
                     code="E_PARAMETER",
                 )

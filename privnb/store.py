@@ -28,7 +28,7 @@ class Record:
     request: str
     action: Literal["describe", "estimate", "mock", "run"]
     asked_at: str
-    """UTC, ISO 8601, seconds."""
+    """UTC, ISO 8601, microseconds: fine enough to put requests in order."""
     sites: dict[str, str]
     """Site name to its owner's email, as they were known when the request was made."""
     computation: Computation | None = None
@@ -69,8 +69,8 @@ class Store:
         """Find a request by its id or an unambiguous beginning of it."""
         known = [name for name in self._ids() if name.startswith(prefix)] if prefix else []
         if len(known) != 1:
-            recent = [record.request[:8] for record in self.records()][:5]
-            raise UnknownName.among("request", prefix, recent)
+            what = "Several requests begin with" if known else "There is no request"
+            raise UnknownName(f"{what} {prefix!r}.", hint="%privnb requests lists them.")
         return self._read(known[0])
 
     def records(self) -> list[Record]:

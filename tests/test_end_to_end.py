@@ -102,8 +102,12 @@ def test_refusals_say_what_to_do(in_memory):
 
 def test_parameters_are_values_and_never_sql(in_memory):
     sql = "SELECT COUNT(*) AS n FROM visits WHERE plan_type = :plan"
-    release = ask(in_memory, sql, params={"plan": "free care' OR '1'='1"}).result(timeout=30)
-    assert abs(release.df.n[0]) < 5 * release.df["± n"][0]  # nobody has such a plan
+    with pytest.raises(QueryRefused) as refused:
+        ask(in_memory, sql, params={"plan": "free care' OR '1'='1"}).result(timeout=30)
+    assert refused.value.code == "E_VALUE"  # the whole text is one value, and no plan's
+    assert "Did you mean 'free care'?" in refused.value.hint
+    release = ask(in_memory, sql, params={"plan": "free care"}).result(timeout=30)
+    assert abs(release.df.n[0] - NORTHSIDE["free care"]) < 5 * release.df["± n"][0]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 import signal
 import sys
 import threading
@@ -38,11 +39,21 @@ _HIGHEST_EPSILON = Decimal(1000)
 
 
 @app.command()
-def serve(directory: Directory) -> None:
+def serve(
+    directory: Directory,
+    until_eof: Annotated[  # noqa: FBT002 - a switch of the command line
+        bool,
+        typer.Option(
+            "--until-eof", help="End also when standard input ends, with whoever started it."
+        ),
+    ] = False,
+) -> None:
     """Run the site's agent until SIGTERM or Ctrl-C; one line per decision goes to stderr."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if until_eof:
+        threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
     _log_to_stderr()
     from privnb.site.opening import open_agent  # noqa: PLC0415 - takes seconds
 
@@ -55,6 +66,13 @@ def serve(directory: Directory) -> None:
     finally:
         agent.close()
         logger.info("ended: %s", directory)
+
+
+def _wait_for_eof(stop: threading.Event) -> None:
+    # os.read, for a thread that holds sys.stdin's lock would keep the process from ending.
+    while os.read(0, 1024):
+        pass
+    stop.set()
 
 
 @app.command()

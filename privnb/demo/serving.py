@@ -29,7 +29,8 @@ class DemoSites:
     """The demo's sites, serving while the ``with`` block runs.
 
     Every site's agent is a process of its own that logs to a file beside its folder. On leaving
-    the block the agents get SIGTERM, and are waited for.
+    the block the agents get SIGTERM, and are waited for; should this process be killed, they end
+    by themselves, as their standard input does.
 
     Parameters
     ----------
@@ -108,8 +109,8 @@ class DemoSites:
     def _start(self, site: Path) -> subprocess.Popen[bytes]:
         with self._log(site).open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own command line
-                [sys.executable, "-m", "privnb", "site", "serve", str(site)],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "privnb", "site", "serve", "--until-eof", str(site)],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in JupyterLab's terminal is not meant for them
@@ -154,4 +155,6 @@ class DemoSites:
             except subprocess.TimeoutExpired:
                 agent.kill()
                 agent.wait()
+            if agent.stdin is not None:
+                agent.stdin.close()
         self._agents.clear()

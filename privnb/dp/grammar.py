@@ -290,6 +290,14 @@ def _check_tokens(tokens: list[Token]) -> None:
         )
     depth = run = 0
     for place, token in enumerate(tokens):
+        if token.token_type is TokenType.L_BRACE:
+            inside = tokens[place + 1].text if place + 1 < len(tokens) else ""
+            name = inside if inside.isidentifier() else "name"
+            raise refusal(
+                f"Line {token.line}: {{…}} is not supported: nothing is put into the text.",
+                f"Values from the notebook: write :{name} and add --param {name} "
+                f"(in Python params={{{name!r}: …}}).",
+            )
         if token.token_type is TokenType.SEMICOLON and any(
             later.token_type is not TokenType.SEMICOLON for later in tokens[place:]
         ):

@@ -73,7 +73,7 @@ def plan(
     ------
     QueryRefused
         With the code E_NOT_SELECT, E_UNSUPPORTED, E_NO_TABLE, E_NO_COLUMN, E_PRIVACY_UNIT,
-        E_NOT_GROUPED, E_NO_BOUNDS, E_AGGREGATE, E_PARAMETER or E_EPSILON.
+        E_NOT_GROUPED, E_NO_BOUNDS, E_AGGREGATE, E_VALUE, E_PARAMETER or E_EPSILON.
     """
     offered = parse_epsilon(epsilon)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from datetime import date, datetime
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
@@ -10,6 +11,7 @@ from sqlglot import exp
 
 from privnb.dp.bounding import visible_columns
 from privnb.dp.grammar import chain_of, function_refusal, refusal, shown
+from privnb.dp.listed import ListedValues
 from privnb.dp.rows import (
     PARTS,
     TRUNCATIONS,
@@ -100,6 +102,7 @@ class RowReader:
         self._parameters = parameters or {}
         self._columns = {column.name: column for column in visible_columns(schema)}
         self._folded = {column.name.lower(): column for column in visible_columns(schema)}
+        self._listed = ListedValues()
         self._parts = 0.0
 
     def column(self, node: exp.Expr) -> Column:
@@ -233,10 +236,12 @@ class RowReader:
                 node=node,
             )
         if name not in self._parameters:
-            known = UnknownName.among("parameter", name, self._parameters)
+            close = difflib.get_close_matches(name, self._parameters, n=1)
+            guess = f"Did you mean :{close[0]}? Otherwise assign" if close else "Assign"
             raise QueryRefused(
                 f"The query names :{name}, but nothing is bound to it.",
-                hint=f"Bind it when you send the query. {known.hint}",
+                hint=f"{guess} {name} = 65 in a cell above and add --param {name} "
+                f"(in Python params={{{name!r}: 65}}).",
                 code="E_PARAMETER",
             )
         return self._parameters[name]
@@ -292,6 +297,8 @@ class RowReader:
         first, second = self.read_operand(left), self.read_operand(right)
         second = self._fitted(second, first, right)
         first = self._fitted(first, second, left)
+        if operator in ("=", "<>"):
+            self._listed.check(first, second, left if isinstance(first, ColumnRef) else right)
         return Comparison(operator, first, second)
 
     def read_operand(self, node: exp.Expr) -> RowExpression:
@@ -345,6 +352,8 @@ class RowReader:
             # A text before IN is a date when one after it is: the engine must never read it as one.
             operand = self._fitted(operand, constant, node.this)
         fitted = tuple(cast("Constant", self._fitted(c, operand, node)) for c in constants)
+        for constant in fitted:
+            self._listed.check(operand, constant, node)
         return Among(operand, fitted)
 
     def _is(self, node: exp.Expr) -> RowExpression:

@@ -5,6 +5,7 @@
 import pytest
 
 from privnb.computation import parse_epsilon
+from privnb.dp.schema import Column
 from privnb.errors import QueryRefused
 
 N = "SELECT COUNT(*) FROM visits"
@@ -174,6 +175,22 @@ REFUSED = [
      "E_UNSUPPORTED"),
     ("SELECT CASE WHEN female THEN city END k, COUNT(*) FROM visits GROUP BY k", "E_UNSUPPORTED"),
     (f"{N} HAVING COUNT(*) = 'many'", "E_UNSUPPORTED"),
+    # Values that the schema says a column never has
+    (f"{N} WHERE plan = 'fre'", "E_VALUE"),
+    (f"{N} WHERE 'fre' = (plan)", "E_VALUE"),
+    (f"{N} WHERE plan <> 'Free'", "E_VALUE"),
+    (f"{N} WHERE NOT (female AND plan = '')", "E_VALUE"),
+    (f"{N} WHERE plan IN ('free', 'fre')", "E_VALUE"),
+    (f"{N} WHERE plan NOT IN ('free', 'fre')", "E_VALUE"),
+    (f"{N} WHERE year = 4", "E_VALUE"),
+    (f"{N} WHERE year = -1", "E_VALUE"),
+    (f"{N} WHERE year = 1.5", "E_VALUE"),
+    (f"{N} WHERE year IN (1, 2, 3, 4)", "E_VALUE"),
+    (f"{N} WHERE year = 1e300", "E_VALUE"),
+    (f"{N} WHERE plan = '{'x' * 3000}'", "E_VALUE"),
+    ("SELECT CASE plan WHEN 'fre' THEN 1 END k, COUNT(*) FROM visits GROUP BY k", "E_VALUE"),
+    ("SELECT CASE WHEN plan = 'fre' THEN 1 END k, COUNT(*) FROM visits GROUP BY k", "E_VALUE"),
+    ("SELECT plan = 'fre' k, COUNT(*) FROM visits GROUP BY k", "E_VALUE"),
     # Clauses
     ("SELECT plan, COUNT(*) FROM visits GROUP BY ROLLUP (plan)", "E_UNSUPPORTED"),
     ("SELECT plan, COUNT(*) FROM visits GROUP BY CUBE (plan)", "E_UNSUPPORTED"),
@@ -242,6 +259,9 @@ def test_what_is_outside_the_subset_is_refused_with_its_code(sql, code, planned)
         f"{N} WHERE IF(female, 1, 2) = 1 AND (visits > 1) IS TRUE AND -1 < score",
         f"{N} WHERE born BETWEEN DATE '2020-01-01' AND '2020-12-31 12:00:00'",
         f"{N} WHERE {' AND '.join(['year = 1'] * 500)}",
+        f"{N} WHERE year = 1.0 AND 3 = year AND plan NOT IN ('free', 'paid')",
+        f"{N} WHERE year > 7 OR year BETWEEN 5 AND 6 OR plan LIKE 'x%' OR plan < 'a'",
+        f"{N} WHERE (year IS NULL OR plan IS NULL) AND city = 'fre'",
     ],
 )
 def test_what_is_inside_the_subset_is_planned_and_runs(sql, planned, database):
@@ -265,6 +285,7 @@ def test_no_text_of_the_analyst_reaches_the_engine(planned):
         ("SELECT\n  MAX(visits)\nFROM visits", 2),
         ("SELECT COUNT(*)\nFROM nowhere", 2),
         ("SELECT COUNT(*) FROM visits\n\nWHERE person = 'x'", 3),
+        ("SELECT COUNT(*) FROM visits\nWHERE female\nAND plan = 'fre'", 3),
         ("SELECT COUNT(*) FROM visits\nWHERE city = 'a", None),
     ],
 )
@@ -282,6 +303,8 @@ def test_a_refusal_names_the_line(sql, line, planned):
         ("SELECT MAX(visits) FROM visits", "QUANTILE_CONT"),
         ("SELECT COUNT(person) FROM visits", "COUNT(DISTINCT person)"),
         ('SELECT COUNT(*) FROM visits WHERE plan = "free"', "single quotes"),
+        (f"{N} WHERE plan = 'FRE'", "Did you mean 'free'? Its values: 'free', 'paid'."),
+        (f"{N} WHERE year = 4", "Its values: 1, 2, 3."),
     ],
 )
 def test_a_refusal_says_what_to_write_instead(sql, wanted, planned):
@@ -295,6 +318,54 @@ def test_parameters_that_no_column_can_equal_are_refused(value, planned):
     with pytest.raises(QueryRefused) as refused:
         planned(f"{N} WHERE score = :value", parameters={"value": value})
     assert refused.value.code == "E_PARAMETER"
+
+
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [("= :v", "fre"), ("<> :v", "free' OR '1'='1"), ("IN :v", ["free", "fre"]), ("IN (:v)", "")],
+)
+def test_parameters_that_are_no_public_value_are_refused(sql, value, planned):
+    with pytest.raises(QueryRefused) as refused:
+        planned(f"{N} WHERE plan {sql}", parameters={"v": value})
+    assert refused.value.code == "E_VALUE"
+    assert refused.value.message.startswith("Line 1: column 'plan' has no value ")
+
+
+@pytest.mark.parametrize(
+    ("column", "listed", "unlisted"),
+    [
+        (
+            Column(name="born", type="date", values=("2020-01-31", None)),
+            ["'2020-01-31'", "DATE '2020-01-31'", "'2020-01-31 00:00:00'"],
+            ["'2020-02-01'", "'2020-01-31 08:00:00'"],
+        ),
+        (
+            Column(name="seen", type="timestamp", values=("2020-01-31T00:00", "2020-01-31T08:00")),
+            ["'2020-01-31 08:00:00'", "TIMESTAMP '2020-01-31 08:00:00'", "DATE '2020-01-31'"],
+            ["'2020-01-31 09:00:00'", "DATE '2020-02-01'"],
+        ),
+        (Column(name="female", type="boolean", values=(True,)), ["TRUE"], ["FALSE"]),
+        (Column(name="score", type="float", values=(0.0, 2, 0.5)), ["-0.0", "2", "5e-1"], ["1"]),
+    ],
+)
+def test_a_value_is_looked_for_in_the_type_of_its_column(
+    column, listed, unlisted, planned, schema_with
+):
+    schema = schema_with(columns=(column,))
+    for value in listed:
+        assert planned(f"{N} WHERE {column.name} = {value}", schema).sql
+    for value in unlisted:
+        with pytest.raises(QueryRefused) as refused:
+            planned(f"{N} WHERE {column.name} IN ({listed[0]}, {value})", schema)
+        assert refused.value.code == "E_VALUE"
+
+
+def test_a_long_list_of_values_is_cut_in_the_hint(planned, schema_with):
+    town = Column(name="town", type="string", values=tuple(f"town {n:04}" for n in range(5000)))
+    with pytest.raises(QueryRefused) as refused:
+        planned(f"{N} WHERE town = 'Town 0777x'", schema_with(columns=(town,)))
+    assert refused.value.hint.startswith("Did you mean 'town 0777'? Its values: 'town 0000', ")
+    assert refused.value.hint.endswith("'town 0011', … (5,000 in all).")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,10 @@ SQL = "SELECT COUNT(*) FROM visits\n"
         (f"--site northside --mock --timeout 3\n{SQL}", "--timeout has no meaning"),
         (f"--site northside --timeout soon\n{SQL}", "invalid float value: 'soon'"),
         ("--site northside", "cell body is empty"),
+        (f"--site northside,lakeside {ASK}\n{SQL}", "option: --site northside --site lakeside"),
+        (f"--site northside lakeside {ASK}\n{SQL}", "option: --site northside --site lakeside"),
+        (f"r --site northside lakeside\n{SQL}", "option: --site northside --site lakeside"),
+        (f"--site northside {ASK} --param a,b\n{SQL}", "option: --param a --param b"),
     ],
 )
 def test_grammar_is_a_usage_error(notebook, line, said):
@@ -39,9 +43,10 @@ def test_grammar_is_a_usage_error(notebook, line, said):
     [
         (f"--site northsid {ASK}", "no site 'northsid'", "Did you mean 'northside'?"),
         (f"{ASK}", "No site was named", "lakeside, northside, riverside"),
-        ("--site northside --purpose p", "No epsilon was given", "epsilon 1"),
+        (f"{ASK}", "No site was named", "Add --site lakeside (in Python"),
+        ("--site northside --purpose p", "No epsilon was given", "Add --epsilon 1"),
         ("--site northside --purpose p --epsilon lots", "not lots", "epsilon 1"),
-        ("--site northside --epsilon 1", "No purpose was given", "%privnb sites"),
+        ("--site northside --epsilon 1", "No purpose was given", "Add --purpose "),
         (f"--site northside {ASK} --param yaer", "no variable 'yaer'", "Did you mean year?"),
     ],
 )
@@ -52,6 +57,22 @@ def test_meaning_is_an_error_with_a_hint(notebook, line, message, hint):
     assert message in notebook.error.message
     assert hint in notebook.error.hint
     assert len(notebook.error._render_traceback_()) == 2
+    assert notebook.datasite.submitted == []
+
+
+def test_the_value_of_a_wrong_parameter_is_not_shown(notebook):
+    notebook.run("import pandas as pd\ndf = pd.DataFrame({'secret': [1]})\nholding = [df]")
+    for name, said in (("df", "df is a DataFrame."), ("holding", "holds a DataFrame.")):
+        notebook.run(f"%%secure --site northside {ASK} --param {name}\n{SQL}")
+        assert notebook.error.message.endswith(said)
+        assert "secret" not in notebook.error.message
+
+
+@pytest.mark.parametrize("cell", ["older.df.head()", "import pandas as pd", "x = 1\nprint(x)"])
+def test_a_cell_of_python_is_sent_nowhere(notebook, cell):
+    notebook.run(f"%%secure --site northside {ASK}\n{cell}\n")
+    assert notebook.error.code == "E_NOT_SELECT"
+    assert "ordinary cell" in notebook.error.hint
     assert notebook.datasite.submitted == []
 
 
@@ -78,7 +99,7 @@ def test_connect_says_what_it_lacks(unconnected, monkeypatch):
     [
         ("sitse", "Did you mean sites?"),
         ("schema", "required: TABLE"),
-        ("result", "required: ID"),
+        ("result", "required: ID. %privnb requests lists them."),
         ("budget --lives", "Did you mean --live?"),
     ],
 )
@@ -92,6 +113,7 @@ def test_a_wrong_command_is_a_usage_error(notebook, line, said):
 def test_an_unknown_request_is_named(notebook, line):
     notebook.run(f"%privnb {line}")
     assert notebook.error.code == "E_UNKNOWN"
+    assert notebook.error.hint == "%privnb requests lists them."
 
 
 def test_an_unknown_table_is_named(notebook):

@@ -55,7 +55,12 @@ def test_parameters_are_bound_from_the_notebook(notebook):
 
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [("{'a': 1}", "dict"), ("float('nan')", "float"), ("[1, [2]]", "list"), ("object()", "object")],
+    [
+        ("{'a': 1}", "dict"),
+        ("float('nan')", "not finite"),
+        ("[1, [2]]", "list"),
+        ("object()", "object"),
+    ],
 )
 def test_a_parameter_of_another_type_is_refused_before_anything_is_sent(notebook, value, kind):
     notebook.run(f"p = {value}")
