@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_release"]
 
-_PANEL = (4.2, 3.2)
+_PANEL = (4.6, 3.6)
 """Inches per aggregate."""
 
 
@@ -46,7 +46,7 @@ def draw_release(release: Release) -> Figure:
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     source = "mock twin: synthetic values" if release.mock else "noisy values"
-    figure.supxlabel(f"{source}; whiskers: 95 % intervals", fontsize="small", color="gray")
+    figure.supxlabel(f"{source}; whiskers: 95 % intervals", fontsize="medium", color="gray")
     plt.close(figure)  # the notebook shows what is returned; an open figure would show twice
     return figure
 
@@ -66,7 +66,9 @@ def _draw_aggregate(panel: Axes, release: Release, name: str, groups: list[str])
             heights.append(float(value))
             errors.append(np.nan if (error := half[position]) is None else error)
         panel.bar(places, heights, thickness * 0.92, label=part.site, yerr=errors, capsize=3)
-    panel.set_title(name, fontsize="medium")
+    panel.set_title(name, fontsize="large")
+    panel.yaxis.set_major_formatter("{x:,.10g}")
+    panel.tick_params(labelsize="medium")
     panel.set_xticks(range(len(groups)), groups, rotation=20 if max(map(len, groups)) > 8 else 0)  # noqa: PLR2004 - characters that fit under a bar
     panel.spines[["top", "right"]].set_visible(False)
     panel.axhline(0, color="gray", linewidth=0.8)

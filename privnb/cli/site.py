@@ -169,6 +169,9 @@ def grant(  # noqa: PLR0913, PLR0917 - the options of a command
     else:
         limit = f" until {last_day}" if last_day else ""
         typer.echo(f"{email} may use {what} up to epsilon {amount:f}{limit}.")
+        total = next(each.total_epsilon for each in config.tables if each.name == table)
+        if amount > total:
+            typer.echo(f"Warning: all analysts together have only epsilon {total:f} ({table}).")
 
 
 @app.command()
@@ -282,7 +285,8 @@ def _epsilon(text: str | None) -> Decimal:
         raise PrivnbError(
             "A grant needs an epsilon above 0 and at most 1000"
             + (f", not {text!r}." if text else "."),
-            hint="Say for example --epsilon 4; smaller protects people more.",
+            hint="Say for example --epsilon 4; smaller protects people more. "
+            "To take a grant back: --withdraw.",
         )
     return epsilon
 

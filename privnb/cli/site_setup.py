@@ -63,6 +63,8 @@ def _print(report: CheckReport) -> None:
     errors = sum(finding.level == "error" for finding in report.findings)
     if errors:
         out.print(f"[bold red]{errors} error{'s' * (errors > 1)}[/]: the site cannot be served.")
+    elif not report.tables:
+        out.print("[yellow]The site can be served, but offers nothing.[/]")
     else:
         out.print("[green]The site can be served.[/]")
 
