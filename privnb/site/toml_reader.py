@@ -148,6 +148,7 @@ class Section:
 
     def texts(self, key: str, *, hint: str) -> tuple[str, ...]:
         """Take an array of different, not empty texts; a missing key is an empty array."""
+        self._refuse_near(key)
         values = self._take(key, list, hint=hint, default=[])
         for number, value in enumerate(values):
             if not isinstance(value, str) or not value.strip():
@@ -254,10 +255,7 @@ class Section:
         if key not in self._tree:
             if default is not None:
                 return default
-            for near in difflib.get_close_matches(key, self._tree, n=1, cutoff=0.8):
-                if near not in self._known:
-                    problem = f"{self.title} has no key {near!r}."
-                    self.fail(problem, near, hint=f"Did you mean {key!r}?")
+            self._refuse_near(key)
             self.fail(f"{self.title} lacks {key!r}.", hint=hint)
         value = self._tree[key]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
@@ -265,6 +263,15 @@ class Section:
             problem = f"{key!r} must be {_KINDS[wanted]}, not {_kind(value)}."
             self.fail(problem, key, hint=hint)
         return value
+
+    def _refuse_near(self, key: str) -> None:
+        """Refuse a misspelling of a key that is missing."""
+        if key in self._tree:
+            return
+        for near in difflib.get_close_matches(key, self._tree, n=1, cutoff=0.8):
+            if near not in self._known:
+                problem = f"{self.title} has no key {near!r}."
+                self.fail(problem, near, hint=f"Did you mean {key!r}?")
 
     def _finite(self, value: Decimal | int, *key: str | int, hint: str) -> Decimal:
         number = Decimal(value)

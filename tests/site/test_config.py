@@ -132,6 +132,7 @@ MISTAKES = [
     ("[storage_options]", "colour = 1\n[storage_options]", "colour", "no key", "Known here: exch"),
     ("source =", "sorce =", "sorce", "no key 'sorce'", "'source'"),
     ("delta = 1e-6", "delta = 1e-6\nmax_row_per_unit = 5", "max_row_", "no key", "'max_rows_per_"),
+    ("purposes =", "purpose =", "purpose =", "no key 'purpose'", "'purposes'"),
     ("delta = 1e-6", "delta = 0.01", "delta =", "at most 0.001", "1e-6"),
     ("delta = 1e-6", "delta = 0", "delta =", "above 0", "1e-6"),
     ("delta = 1e-6", "delta = 1e-999", "delta =", "above 0", "1e-6"),
