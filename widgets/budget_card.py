@@ -20,7 +20,7 @@ _HEADINGS = ("site", "table, purpose", "granted", "spent", "left", "until", "rel
 _SMALL = f"font-size:12px;{MUTED}"
 _MEANING = (
     "left: the largest epsilon that one more question may cost. "
-    "Several questions cost less together than the sum of their epsilons."
+    "It is seldom what was granted less what was spent: the site adds up exactly."
 )
 _LOW = 0.2
 """Below this share of the grant, a meter says so."""

@@ -3,7 +3,7 @@
 
 const LOW = 0.2;
 const MEANING = "left: the largest epsilon that one more question may cost. " +
-  "Several questions cost less together than the sum of their epsilons.";
+  "It is seldom what was granted less what was spent: the site adds up exactly.";
 
 /** Make an element with text, attributes and children. */
 function make(name, { text, ...attributes } = {}, ...children) {
