@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from privnb.site.config import SiteConfig, load_config
@@ -65,10 +66,14 @@ def open_agent(directory: Path) -> Agent:
 
     config = load_config(directory)
     state = config.directory / "state"
-    database = Database.open(database_path(config))
-    with database.read() as snapshot:
-        for terms in terms_of(config).values():
-            table_standing(snapshot, terms)  # refuses an accounting that was changed
-    port = open_datasite(config)
-    tables = Tables.open(config, state=state)
-    return Agent(config, port=port, tables=tables, database=database, state=state)
+    with contextlib.ExitStack() as opened:
+        database = Database.open(database_path(config))
+        opened.callback(database.close)
+        with database.read() as snapshot:
+            for terms in terms_of(config).values():
+                table_standing(snapshot, terms)  # refuses an accounting that was changed
+        port = open_datasite(config)
+        tables = opened.enter_context(Tables.open(config, state=state))
+        agent = Agent(config, port=port, tables=tables, database=database, state=state)
+        opened.pop_all()  # the agent closes them
+    return agent
