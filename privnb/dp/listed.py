@@ -1,6 +1,6 @@
 """Literals compared with columns whose values are public: one that is not listed is a mistake.
 
-What is asked for with it follows from the schema, so nobody should pay privacy budget for it. It is
+If the data keeps to the list, the answer follows from the schema: nobody should pay for it. It is
 refused from the query and the public schema alone, whether or not the data keeps to the list.
 """
 
