@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from decimal import Decimal
 from functools import cached_property
@@ -33,12 +34,16 @@ class Computation:
     True
     """
 
-    kind: Literal["sql"]
+    kind: Literal["sql", "python"]
     source: str
     parameters: Parameters | None = None
     purpose: str | None = None
     epsilon: str | None = None
     """The privacy loss offered, a positive decimal as text, so that it is hashed as written."""
+    tables: tuple[str, ...] | None = None
+    """The tables that Python code gets as frames; SQL names its table itself."""
+    output: str | None = None
+    """The variable that Python code declares as its output; None: its last expression."""
 
     def __post_init__(self) -> None:
         if len(self.source.encode("utf-8", "surrogatepass")) > MAX_SOURCE_BYTES:
@@ -47,8 +52,15 @@ class Computation:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the canonical form, 64 hexadecimal digits."""
-        return wire.sha256_hex(wire.encode(self))
+        """SHA-256 of the canonical form, 64 hexadecimal digits.
+
+        What is not set is left out of the form, so that a digest stays the same when later
+        versions can say more.
+        """
+        said = {
+            name: value for name, value in dataclasses.asdict(self).items() if value is not None
+        }
+        return wire.sha256_hex(wire.canonical_json(said))
 
 
 def parse_epsilon(text: str | float | Decimal | None) -> Decimal:

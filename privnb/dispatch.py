@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from privnb import wire
 from privnb.errors import PrivnbError, ResultPending
-from privnb.messages import REPLY_FILE, SOURCE_FILE, SUBMISSION_FILE, Problem, Submission
+from privnb.messages import REPLY_FILE, SOURCE_FILES, SUBMISSION_FILE, Problem, Submission
 from privnb.request import Request
 from privnb.store import Record, Store
 
@@ -49,7 +49,7 @@ class Dispatch:
         submission = Submission(request=request, action=action, computation=computation)
         files = {SUBMISSION_FILE: wire.encode(submission)}
         if computation is not None:
-            files[SOURCE_FILE] = computation.source.encode()
+            files[SOURCE_FILES[computation.kind]] = computation.source.encode()
         record = Record(
             request=request,
             action=action,

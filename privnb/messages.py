@@ -2,44 +2,74 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 from privnb import wire
 from privnb.computation import Computation
 from privnb.dp.schema import TableSchema
-from privnb.release import Answer, Estimate, PrivacyLabel
+from privnb.output import Output
+from privnb.release import Answer, Estimate, PrivacyLabel, Receipt
 
 __all__ = [
+    "ACTIONS_WITH_A_COMPUTATION",
     "REPLY_FILE",
-    "SOURCE_FILE",
+    "SOURCE_FILES",
     "SUBMISSION_FILE",
+    "AccessAsk",
     "Budget",
     "BudgetEntry",
+    "ConsentEntry",
     "Problem",
+    "PythonOffer",
     "Reply",
+    "RequestState",
     "SiteDescription",
     "Submission",
+    "TemplateOffer",
+    "released_hash",
 ]
 
 SUBMISSION_FILE = "computation.json"
-SOURCE_FILE = "cell.sql"
+SOURCE_FILES = {"sql": "cell.sql", "python": "cell.py"}
 """The cell's text once more, as its own file, so that any PySyft owner can read it."""
 REPLY_FILE = "reply.json"
+ACTIONS_WITH_A_COMPUTATION = ("estimate", "mock", "run")
+
+
+@wire.message
+class AccessAsk:
+    """What an analyst asks an owner for: to use a table for a purpose, and why."""
+
+    table: str
+    purpose: str
+    reason: str
+    epsilon: str | None = None
+    """The budget hoped for, decimal text; the owner decides."""
 
 
 @wire.message
 class Submission:
     """What an analyst sends to one site. ``request`` names it for good, here and there.
 
-    ``describe`` asks for the catalogue and the sender's own budgets, ``estimate`` for the price,
-    ``mock`` for an answer from the mock twin, ``run`` for a protected answer from the data. Only
-    ``run`` is ever charged.
+    ``describe`` asks for the catalogue and the sender's own budgets and consents, ``estimate`` for
+    the price, ``mock`` for an answer from the mock twin, ``run`` for a protected answer from the
+    data, ``status`` for how far earlier requests are, ``request-access`` for a grant, ``audit`` for
+    the sender's own events. Only ``run`` is ever charged.
     """
 
     request: str
     """128 random bits as 32 hexadecimal digits; also the name of the PySyft job."""
-    action: Literal["describe", "estimate", "mock", "run"]
+    action: Literal["describe", "estimate", "mock", "run", "status", "request-access", "audit"]
     computation: Computation | None = None
+    """Comes with ``estimate``, ``mock`` and ``run``, and only with them."""
+    access: AccessAsk | None = None
+    """Comes with ``request-access``, and only with it."""
+    requests: tuple[str, ...] = ()
+    """The earlier requests that ``status`` asks about, at most 200."""
+    checkpoints: tuple[int, ...] = ()
+    """Sizes of the audit log at which the sender has a signed checkpoint, at most 16: receipts
+    then prove that the log of today begins with the logs of then."""
 
 
 @wire.message
@@ -73,6 +103,77 @@ class Budget:
 
 
 @wire.message
+class ConsentEntry:
+    """Where one consent of the owner's to the asking analyst stands, for a table and a purpose."""
+
+    table: str
+    purpose: str
+    state: Literal["granted", "pending", "refused", "expired", "withdrawn"]
+    since: str
+    """UTC, ISO 8601, seconds."""
+    until: str | None = None
+    """The last day, ISO 8601; None: without end."""
+    reason: str = ""
+    """What the owner said, or, while it is pending, what the analyst said."""
+
+
+@wire.message
+class TemplateOffer:
+    """A cell that the owner wrote and releases without a human, with parameters to choose."""
+
+    name: str
+    description: str
+    source: str
+    """The very text that a cell must have."""
+    tables: tuple[str, ...]
+    purposes: tuple[str, ...]
+    output: str | None
+    parameters: dict[str, str]
+    """For each parameter, what it may be, in words."""
+
+
+@wire.message
+class PythonOffer:
+    """What a site lets Python cells do."""
+
+    packages: tuple[str, ...]
+    seconds: int
+    """The longest a cell may run."""
+    max_rows: int
+    max_bytes: int
+    min_units: int
+    """How many privacy units must stand behind each row of an output."""
+    review: str
+    """Who looks at what before anything leaves, in words."""
+    sandbox: str
+    templates: tuple[TemplateOffer, ...] = ()
+
+
+@wire.message
+class RequestState:
+    """How far a request of the asking analyst is at the site."""
+
+    request: str
+    state: Literal[
+        "unknown",
+        "waiting for review",
+        "approved",
+        "running",
+        "output in review",
+        "released",
+        "refused",
+        "failed",
+    ]
+    since: str = ""
+    """UTC, ISO 8601, seconds."""
+    deciders: str = ""
+    """Who decides, in words: '1 of 2 approvals; alice@…, bob@…'."""
+    until: str | None = None
+    """When waiting ends by itself: UTC, ISO 8601, seconds."""
+    reason: str = ""
+
+
+@wire.message
 class SiteDescription:
     """What a site tells an accepted analyst about itself."""
 
@@ -80,6 +181,13 @@ class SiteDescription:
     owner: str
     tables: tuple[TableSchema, ...]
     budgets: tuple[Budget, ...]
+    audit_key: str = ""
+    """The Ed25519 key that signs checkpoints of its audit log, as a C2SP verifier key."""
+    consents: tuple[ConsentEntry, ...] = ()
+    python: PythonOffer | None = None
+    """None where Python cells are not taken."""
+    legal: dict[str, dict[str, str]] | None = None
+    """By purpose: its W3C DPV term (``dpv``), and the owner's legal basis (``legal_basis``)."""
 
 
 @wire.message
@@ -93,7 +201,9 @@ class Problem:
 
 @wire.message
 class Reply:
-    """What a site answers. Exactly one of the last four fields is set."""
+    """What a site answers: exactly one of problem, description, estimate, answer, output, states,
+    consent and trail, and what belongs to it.
+    """
 
     request: str
     digest: str | None
@@ -102,7 +212,32 @@ class Reply:
     description: SiteDescription | None = None
     estimate: Estimate | None = None
     answer: Answer | None = None
+    output: Output | None = None
+    """What an approved computation declared."""
     label: PrivacyLabel | None = None
-    """Comes with ``answer``, and only with it."""
+    """Comes with ``answer`` and ``output``, and only with them."""
     budget: Budget | None = None
     """The grant that paid, after paying; comes with a charged answer or a charged problem."""
+    receipt: Receipt | None = None
+    """Of the event that released an answer or output; the event names the hash of both by
+    `released_hash`."""
+    states: tuple[RequestState, ...] | None = None
+    consent: ConsentEntry | None = None
+    """Where the access asked for stands now."""
+    trail: tuple[Receipt, ...] | None = None
+    """The asking analyst's own events, newest last."""
+
+
+def released_hash(reply: Reply) -> str:
+    """Return the SHA-256 of what a reply releases: answer or output, with its label.
+
+    The audit log names it, so that nobody can later claim that something else was released.
+    """
+    parts = {
+        "request": reply.request,
+        "digest": reply.digest,
+        "answer": reply.answer and dataclasses.asdict(reply.answer),
+        "output": reply.output and dataclasses.asdict(reply.output),
+        "label": reply.label and dataclasses.asdict(reply.label),
+    }
+    return wire.sha256_hex(wire.canonical_json(parts))

@@ -22,7 +22,9 @@ __all__ = [
     "Estimate",
     "EstimateLine",
     "Estimates",
+    "Opening",
     "PrivacyLabel",
+    "Receipt",
     "Release",
     "SiteRelease",
 ]
@@ -68,6 +70,41 @@ class PrivacyLabel:
     not_protected: tuple[str, ...] = ()
     mock: bool = False
     """True when the answer comes from the mock twin: nothing was spent, nothing is real."""
+    route: Literal["noise", "approval"] = "noise"
+    """What protects: noise within a budget, or the judgement of people and rules named here."""
+    approved_by: tuple[str, ...] = ()
+    """Who or what let it out, in words: 'code: alice@hospital.example', 'template visits_by_age'."""
+    sandbox: str = ""
+    """What the code was locked into, in words; empty where no code of the analyst's ran."""
+    population: str = ""
+    """How consent of data subjects restricted who was counted, in words; never how many."""
+
+
+@wire.message
+class Opening:
+    """What a salted commitment in an event stands for: whoever has it can check it."""
+
+    salt: str
+    """32 random bytes, hexadecimal."""
+    value: str
+
+
+@wire.message
+class Receipt:
+    """Proof that an event is in a site's audit log: verify it with `privnb.audit`."""
+
+    event: str
+    """The event's canonical JSON, exactly as it is hashed."""
+    index: int
+    """Its place in the log, from 0."""
+    proof: tuple[str, ...]
+    """The audit path of RFC 6962, hexadecimal hashes from the leaf up."""
+    checkpoint: str
+    """The signed note that states the log's size and root."""
+    openings: dict[str, Opening] | None = None
+    """For each field of the event that is a commitment, what it stands for, as far as it is ours."""
+    consistency: dict[str, tuple[str, ...]] | None = None
+    """By earlier size, decimal: the proof of RFC 6962 that the log of that size is its beginning."""
 
 
 @wire.message

@@ -24,7 +24,7 @@ from privnb.errors import (
 )
 from privnb.messages import (
     REPLY_FILE,
-    SOURCE_FILE,
+    SOURCE_FILES,
     SUBMISSION_FILE,
     Budget,
     Problem,
@@ -185,7 +185,7 @@ def test_the_site_gets_the_very_bytes_of_the_cell_and_their_digest_identifies_th
     sql = "SELECT COUNT(*)\tAS n -- ü\n FROM visits "
     request = session.secure(sql, sites=["northside"], epsilon="0.50", purpose="p", params={"a": 1})
     submission, files = north.submissions[-1]
-    assert files[SOURCE_FILE] == sql.encode()
+    assert files[SOURCE_FILES["sql"]] == sql.encode()
     assert submission.computation.source == sql
     assert submission.computation.epsilon == "0.50"
     assert submission.computation.digest == request.digest

@@ -31,7 +31,7 @@ from privnb.errors import (
     UnknownName,
 )
 from privnb.messages import (
-    SOURCE_FILE,
+    SOURCE_FILES,
     SUBMISSION_FILE,
     Budget,
     Reply,
@@ -39,7 +39,8 @@ from privnb.messages import (
     Submission,
 )
 from privnb.site import ledger
-from privnb.site.database import Database, record_event
+from privnb.site.audit import record_event
+from privnb.site.database import Database
 from privnb.site.grants import grants_of
 from privnb.site.intake import MAX_SUBMISSION_BYTES, read_submission
 from privnb.site.liveness import AgentLock
@@ -114,7 +115,7 @@ class Answering:
         name = "0" * 32
         computation = Computation(kind="sql", source="SELECT 1")
         submission = Submission(request=name, action="run", computation=computation)
-        files = {SUBMISSION_FILE: wire.encode(submission), SOURCE_FILE: b"SELECT 1"}
+        files = {SUBMISSION_FILE: wire.encode(submission), SOURCE_FILES["sql"]: b"SELECT 1"}
         read_submission(ArrivedJob(sender="", name=name, files=files))
         self.book.find("", name)
         self.book.owed()
@@ -152,8 +153,9 @@ class Answering:
         """Rebuild the files of a stored request, as far as they were kept."""
         if record.submission is None:
             return {}
-        source = _stored_computation(record).source.encode()
-        return {SUBMISSION_FILE: record.submission, SOURCE_FILE: source}
+        computation = _stored_computation(record)
+        source = computation.source.encode("utf-8", "surrogatepass")
+        return {SUBMISSION_FILE: record.submission, SOURCE_FILES[computation.kind]: source}
 
     # A request that is new, or that nothing was decided about
 

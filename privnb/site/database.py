@@ -1,4 +1,4 @@
-"""The site's one database: grants, ledger, requests and events, durable before they count."""
+"""The site's one database: consents, ledger, requests, reviews and events, durable before they count."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 from privnb.errors import StateError
-from privnb.wire import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,15 +23,19 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA_VERSION",
     "Database",
+    "access_asks",
+    "audit_nodes",
+    "audit_openings",
+    "decisions",
     "events",
     "grants",
     "ledger",
-    "record_event",
     "requests",
+    "reviews",
     "utc_now",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever the tables change; a database of a newer version is never touched."""
 
 _BUSY_SECONDS = 10.0
@@ -101,6 +104,7 @@ requests = sa.Table(
     sa.Column("owed", sa.Boolean, nullable=False),
     sa.UniqueConstraint("sender", "name"),
     sa.Index("requests_owed", "owed"),
+    sa.Index("requests_by_state", "state", "seq"),
     sqlite_autoincrement=True,
 )
 """Every request ever taken in; see `privnb.site.requests` for its states."""
@@ -112,9 +116,96 @@ events = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sqlite_autoincrement=True,
 )
-"""What happened, in order, as canonical JSON: the future leaves of the audit log."""
+"""What happened, in order, as canonical JSON: the leaves of the audit log, the first at seq 1."""
 
-_ADD_EVENT = sa.insert(events)
+audit_nodes = sa.Table(
+    "audit_nodes",
+    metadata,
+    sa.Column("level", sa.Integer, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The complete subtrees of the audit log's Merkle tree: 2**level leaves from position * 2**level."""
+
+audit_openings = sa.Table(
+    "audit_openings",
+    metadata,
+    sa.Column("event", sa.Integer, primary_key=True),
+    sa.Column("field", sa.Text, primary_key=True),
+    sa.Column("salt", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Index("audit_openings_by_value", "field", "value", "event"),
+    sqlite_with_rowid=False,
+)
+"""What the salted commitments of events stand for, by seq of the event. Rows may be erased: the
+tree holds without them."""
+
+access_asks = sa.Table(
+    "access_asks",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("analyst", sa.Text, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("epsilon", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("answered_at", sa.Text),
+    sa.Column("answer", sa.Text, nullable=False, server_default=""),
+    sa.CheckConstraint("state IN ('pending', 'granted', 'refused')"),
+    sa.Index("access_asks_by_analyst", "analyst", "table_name", "purpose", "seq"),
+    sqlite_autoincrement=True,
+)
+"""What analysts asked access to, and what the owner answered."""
+
+reviews = sa.Table(
+    "reviews",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("analyst", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("computation", sa.LargeBinary, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("since", sa.Text, nullable=False),
+    sa.Column("expires", sa.Text, nullable=False),
+    sa.Column("scan", sa.LargeBinary),
+    sa.Column("mock", sa.LargeBinary),
+    sa.Column("output", sa.LargeBinary),
+    sa.Column("output_digest", sa.Text),
+    sa.Column("gate", sa.LargeBinary),
+    sa.UniqueConstraint("analyst", "request"),
+    sa.Index("reviews_by_digest", "digest"),
+    sqlite_autoincrement=True,
+)
+"""What reviewers look at, for each Python computation; where it stands is in its request's state.
+``output`` never leaves the site before its release, and is erased with its end."""
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("analyst", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("reviewer", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("statement", sa.LargeBinary, nullable=False),
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("analyst", "request", "stage", "reviewer"),
+    sa.CheckConstraint("stage IN ('code', 'output')"),
+    sa.CheckConstraint("verdict IN ('approve', 'deny')"),
+    sa.Index("decisions_by_digest", "digest", "verdict"),
+    sqlite_autoincrement=True,
+)
+"""Signed decisions of reviewers. Rows are added, never changed."""
 
 for _name, _when in {
     "ledger_keeps_rows": "DELETE ON ledger",
@@ -124,6 +215,10 @@ for _name, _when in {
     ),
     "events_keep_rows": "DELETE ON events",
     "events_keep_bodies": "UPDATE ON events",
+    "audit_nodes_keep_rows": "DELETE ON audit_nodes",
+    "audit_nodes_keep_hashes": "UPDATE ON audit_nodes",
+    "decisions_keep_rows": "DELETE ON decisions",
+    "decisions_keep_verdicts": "UPDATE ON decisions",
 }.items():
     # A mistake in later code must not be able to lower a charge: the database itself refuses.
     event.listen(
@@ -154,7 +249,7 @@ class Database:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     database = Database.open(pathlib.Path(folder) / "site.sqlite")
     ...     with database.write() as transaction:
-    ...         record_event(transaction, "start", site="northside")
+    ...         _ = transaction.execute(sa.insert(events), {"body": "{}"})
     ...     database.close()
     """
 
@@ -315,9 +410,3 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 def utc_now() -> str:
     """Return the wall time as ISO 8601 in UTC, to the second; for people, never for order."""
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def record_event(connection: sa.Connection, kind: str, **fields: Any) -> None:
-    """Append one event to the transaction. Numbers about privacy are given as decimal text."""
-    body = canonical_json({"kind": kind, "at": utc_now(), **fields}).decode()
-    connection.execute(_ADD_EVENT, {"body": body})

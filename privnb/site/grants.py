@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from privnb.site.database import grants, record_event, utc_now
+from privnb.site.audit import record_event
+from privnb.site.database import grants, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,15 +7,31 @@ from typing import TYPE_CHECKING
 
 from privnb import wire
 from privnb.errors import BadMessage
-from privnb.messages import SOURCE_FILE, SUBMISSION_FILE, Submission
+from privnb.messages import (
+    ACTIONS_WITH_A_COMPUTATION,
+    SOURCE_FILES,
+    SUBMISSION_FILE,
+    Submission,
+)
 
 if TYPE_CHECKING:
     from privnb.datasite.ports import ArrivedJob
 
-__all__ = ["MAX_SUBMISSION_BYTES", "is_request_name", "read_submission"]
+__all__ = [
+    "MAX_CHECKPOINTS",
+    "MAX_REASON",
+    "MAX_REQUESTS",
+    "MAX_SUBMISSION_BYTES",
+    "is_request_name",
+    "read_submission",
+]
 
 MAX_SUBMISSION_BYTES = 1024 * 1024
 """The largest submission that is read, in bytes: the longest cell, and room for its parameters."""
+MAX_REQUESTS = 200
+MAX_CHECKPOINTS = 16
+MAX_REASON = 2000
+"""The longest reason that is read, in characters."""
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 
@@ -28,8 +44,8 @@ def is_request_name(name: str) -> bool:
 def read_submission(job: ArrivedJob) -> Submission:
     """Decode a job, or raise `BadMessage` or `QueryRefused`, which say what is wrong with it.
 
-    Guarantees that the submission is named as its job is, that an action which needs a
-    computation has one, and that the readable copy of the source is the source, byte for byte:
+    Guarantees that the submission is named as its job is, that it has the parts that its action
+    needs and no others, and that the readable copy of the source is the source, byte for byte:
     what a person reads in the job is what runs.
     """
     if not is_request_name(job.name):
@@ -40,13 +56,28 @@ def read_submission(job: ArrivedJob) -> Submission:
     submission = wire.decode(Submission, data, what="the request", limit=MAX_SUBMISSION_BYTES)
     if submission.request != job.name:
         raise BadMessage("The request is not named as its job is.")
+    _check_parts(submission)
     computation = submission.computation
-    if submission.action == "describe":
-        if computation is not None:
-            raise BadMessage("A request for the description comes without a computation.")
-        return submission
-    if computation is None:
-        raise BadMessage(f"A request to {submission.action} comes with a computation.")
-    if job.files.get(SOURCE_FILE) != computation.source.encode("utf-8", "surrogatepass"):
-        raise BadMessage(f"The file {SOURCE_FILE} is not the source of the computation.")
+    if computation is not None:
+        file = SOURCE_FILES[computation.kind]
+        if job.files.get(file) != computation.source.encode("utf-8", "surrogatepass"):
+            raise BadMessage(f"The file {file} is not the source of the computation.")
     return submission
+
+
+def _check_parts(submission: Submission) -> None:
+    """Refuse a submission with a part too many, or without one that its action needs."""
+    for action, part, name in (
+        (submission.action in ACTIONS_WITH_A_COMPUTATION, submission.computation, "a computation"),
+        (submission.action == "request-access", submission.access, "an ask for access"),
+    ):
+        if action != (part is not None):
+            how = "with" if action else "without"
+            raise BadMessage(f"A request to {submission.action} comes {how} {name}.")
+    if len(submission.requests) > MAX_REQUESTS or len(submission.checkpoints) > MAX_CHECKPOINTS:
+        raise BadMessage("The request names more requests or checkpoints than are read.")
+    if not all(map(is_request_name, submission.requests)):
+        raise BadMessage("An earlier request is named by 32 hexadecimal digits.")
+    access = submission.access
+    if access is not None and len(access.reason) > MAX_REASON:
+        raise BadMessage(f"A reason has at most {MAX_REASON} characters.")

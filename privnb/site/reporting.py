@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from privnb.errors import PrivnbError, SiteFailure
 from privnb.messages import Budget, Problem, Reply
-from privnb.site.database import record_event
+from privnb.site.audit import record_event
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

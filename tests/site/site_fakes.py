@@ -15,7 +15,7 @@ from privnb.datasite.ports import ArrivedJob
 from privnb.dp import accounting
 from privnb.dp.schema import Bounds, Column, TableSchema
 from privnb.errors import QueryRefused
-from privnb.messages import REPLY_FILE, SOURCE_FILE, SUBMISSION_FILE, Reply, Submission
+from privnb.messages import REPLY_FILE, SOURCE_FILES, SUBMISSION_FILE, Reply, Submission
 from privnb.release import Answer, AnswerColumn, Estimate, EstimateLine
 from privnb.site.agent import Agent
 from privnb.site.database import Database
@@ -187,7 +187,7 @@ def job_files(
         return {SUBMISSION_FILE: wire.encode(Submission(request=name, action="describe"))}
     computation = Computation(kind="sql", source=sql, purpose=purpose, epsilon=epsilon)
     submission = Submission(request=name, action=action, computation=computation)
-    return {SUBMISSION_FILE: wire.encode(submission), SOURCE_FILE: sql.encode()}
+    return {SUBMISSION_FILE: wire.encode(submission), SOURCE_FILES["sql"]: sql.encode()}
 
 
 class Site:

@@ -24,7 +24,7 @@ from site_fakes import (
 
 from privnb import wire
 from privnb.errors import ExchangeUnavailable, NotAPeer, SiteFailure, StateError
-from privnb.messages import SOURCE_FILE, SUBMISSION_FILE, Submission
+from privnb.messages import SOURCE_FILES, SUBMISSION_FILE, Submission
 from privnb.site import database as tables
 
 
@@ -214,9 +214,9 @@ def _altered(name, **fields):
 
 
 MALFORMED = {
-    "no submission": lambda name: {SOURCE_FILE: b"SELECT 1"},
-    "empty": lambda name: {SUBMISSION_FILE: b"", SOURCE_FILE: b""},
-    "not json": lambda name: {SUBMISSION_FILE: b"{", SOURCE_FILE: QUESTION.encode()},
+    "no submission": lambda name: {SOURCE_FILES["sql"]: b"SELECT 1"},
+    "empty": lambda name: {SUBMISSION_FILE: b"", SOURCE_FILES["sql"]: b""},
+    "not json": lambda name: {SUBMISSION_FILE: b"{", SOURCE_FILES["sql"]: QUESTION.encode()},
     "not utf-8": lambda name: {SUBMISSION_FILE: b'{"request":"\xff"}'},
     "deep": lambda name: {SUBMISSION_FILE: b"[" * 100_000},
     "huge": lambda name: {SUBMISSION_FILE: b" " * 2_000_000},
@@ -231,7 +231,7 @@ MALFORMED = {
         SUBMISSION_FILE: wire.encode(Submission(request=name, action="run"))
     },
     "no readable source": lambda name: {SUBMISSION_FILE: job_files(name)[SUBMISSION_FILE]},
-    "another readable source": lambda name: {**job_files(name), SOURCE_FILE: b"SELECT 2"},
+    "another readable source": lambda name: {**job_files(name), SOURCE_FILES["sql"]: b"SELECT 2"},
     "endless cell": lambda name: {
         **job_files(name),
         SUBMISSION_FILE: _altered(

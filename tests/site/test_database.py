@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from privnb.errors import StateError
 from privnb.site import database as tables
-from privnb.site.database import Database, record_event
+from privnb.site.audit import record_event
+from privnb.site.database import Database
 
 
 @pytest.fixture
