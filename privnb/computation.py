@@ -57,10 +57,9 @@ class Computation:
         What is not set is left out of the form, so that a digest stays the same when later
         versions can say more.
         """
-        said = {
-            name: value for name, value in dataclasses.asdict(self).items() if value is not None
-        }
-        return wire.sha256_hex(wire.canonical_json(said))
+        said = dataclasses.asdict(self).items()
+        form = {name: value for name, value in said if value is not None}
+        return wire.sha256_hex(wire.canonical_json(form))
 
 
 def parse_epsilon(text: str | float | Decimal | None) -> Decimal:

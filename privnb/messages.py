@@ -201,8 +201,9 @@ class Problem:
 
 @wire.message
 class Reply:
-    """What a site answers: exactly one of problem, description, estimate, answer, output, states,
-    consent and trail, and what belongs to it.
+    """What a site answers, and what belongs to it.
+
+    Exactly one of problem, description, estimate, answer, output, states, consent, trail is set.
     """
 
     request: str

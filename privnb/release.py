@@ -73,7 +73,7 @@ class PrivacyLabel:
     route: Literal["noise", "approval"] = "noise"
     """What protects: noise within a budget, or the judgement of people and rules named here."""
     approved_by: tuple[str, ...] = ()
-    """Who or what let it out, in words: 'code: alice@hospital.example', 'template visits_by_age'."""
+    """Who or what let it out, in words: 'code: alice@clinic.example', 'template visits_by_age'."""
     sandbox: str = ""
     """What the code was locked into, in words; empty where no code of the analyst's ran."""
     population: str = ""
@@ -102,9 +102,9 @@ class Receipt:
     checkpoint: str
     """The signed note that states the log's size and root."""
     openings: dict[str, Opening] | None = None
-    """For each field of the event that is a commitment, what it stands for, as far as it is ours."""
+    """What the commitments among the event's fields stand for, as far as it is ours to know."""
     consistency: dict[str, tuple[str, ...]] | None = None
-    """By earlier size, decimal: the proof of RFC 6962 that the log of that size is its beginning."""
+    """By earlier size, decimal: RFC 6962's proof that the log of that size is its beginning."""
 
 
 @wire.message

@@ -1,4 +1,4 @@
-"""The site's audit log: every event is a leaf of a Merkle tree, in the transaction that acts on it."""
+"""The site's audit log: a Merkle tree over events, each added in the transaction that acts on it."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def record_event(
         Everything else. Numbers about privacy are given as decimal text.
     """
     body = canonical_json({"kind": kind, "at": utc_now(), **fields, **(private or {})}).decode()
-    added = connection.execute(_ADD_EVENT, {"body": body})
-    return int(added.inserted_primary_key[0]) - 1
+    (seq,) = connection.execute(_ADD_EVENT, {"body": body}).inserted_primary_key or (0,)
+    return int(seq) - 1

@@ -1,4 +1,4 @@
-"""The site's one database: consents, ledger, requests, reviews and events, durable before they count."""
+"""The site's one database: all that a site remembers, durable before it counts."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ audit_nodes = sa.Table(
     sa.Column("hash", sa.LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
-"""The complete subtrees of the audit log's Merkle tree: 2**level leaves from position * 2**level."""
+"""The audit log's complete subtrees: each of 2**level leaves, from leaf position * 2**level on."""
 
 audit_openings = sa.Table(
     "audit_openings",
