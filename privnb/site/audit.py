@@ -1,4 +1,4 @@
-"""The site's audit log: a Merkle tree over events, each added in the transaction that acts on it."""
+"""The audit log: a Merkle tree over events, each added in the transaction that acts on it."""
 
 from __future__ import annotations
 
