@@ -19,6 +19,7 @@ from privnb.dp.schema import TableSchema
 from privnb.errors import ConfigError
 from privnb.site.bins import Bins
 from privnb.site.columns import DeclaredColumn, is_name, read_column
+from privnb.site.python_config import PythonConfig, Template, read_python
 from privnb.site.toml_lines import KeyPath
 from privnb.site.toml_reader import Section, TomlFile
 
@@ -68,6 +69,9 @@ class SiteConfig:
     """Passed on to fsspec."""
     tables: tuple[TableConfig, ...]
     lines: Mapping[KeyPath, int]
+    python: PythonConfig | None = None
+    """What Python cells may do; None where they are not taken."""
+    templates: tuple[Template, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -117,6 +121,8 @@ def load_config(directory: Path) -> SiteConfig:
             hint = "Upper and lower case do not make a difference in SQL: rename one."
             declared.fail(f"Table {table!r} is declared twice.", table, hint=hint)
         tables.append(_read_table(declared.section(table, hint=tables_hint), table))
+    schemas = {table.name: table.schema for table in tables}
+    python, templates = read_python(root, directory=directory, schemas=schemas)
     root.finish()
     return SiteConfig(
         directory=directory,
@@ -126,6 +132,8 @@ def load_config(directory: Path) -> SiteConfig:
         storage_options=options,
         tables=tuple(tables),
         lines=file.lines,
+        python=python,
+        templates=templates,
     )
 
 
