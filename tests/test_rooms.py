@@ -15,7 +15,15 @@ FOLDERS = {
     "privnb.magics": ROOT / "magics",
     "privnb.widgets": ROOT / "widgets",
 }
-PURE = {"privnb.dp", "privnb.computation", "privnb.release", "privnb.errors", "privnb.wire"}
+PURE = {
+    "privnb.computation",
+    "privnb.dp",
+    "privnb.errors",
+    "privnb.output",
+    "privnb.pixels",
+    "privnb.release",
+    "privnb.wire",
+}
 SHOWING = {"privnb.rendering", "privnb.drawing", "privnb.listings"}
 TO_A_PERSON = {
     "privnb.session",
@@ -33,6 +41,8 @@ MAY_IMPORT = {
     "privnb.errors": PURE,
     "privnb.wire": PURE,
     "privnb.messages": PURE,
+    "privnb.output": PURE,
+    "privnb.pixels": PURE,
     "privnb.magics": TO_A_PERSON | {"privnb.widgets", "privnb.request"},
     "privnb.widgets": TO_A_PERSON,
 }
