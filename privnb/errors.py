@@ -15,6 +15,7 @@
     │   ├── NotAPeer          E_NOT_A_PEER            one side has not accepted the other
     │   ├── KeyChanged        E_KEY_CHANGED           a pinned key is not the one presented
     │   └── BadMessage        E_BAD_MESSAGE           something received is not well formed
+    ├── AuditBroken           E_AUDIT                 a receipt or an audit log does not hold
     ├── ResultPending         E_PENDING               no answer yet; the request is alive
     └── StateError            E_STATE                 local state is locked, full or damaged
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessRefused",
+    "AuditBroken",
     "BadMessage",
     "BudgetExceeded",
     "ConfigError",
@@ -178,6 +180,12 @@ class BadMessage(ExchangeError):
     default_code = "E_BAD_MESSAGE"
 
 
+class AuditBroken(PrivnbError):
+    """A site cannot prove that a release is in its audit log, or its log was rewritten."""
+
+    default_code = "E_AUDIT"
+
+
 class ResultPending(PrivnbError):
     """The answer is not there yet; the request stays alive at the site."""
 
@@ -195,6 +203,7 @@ _BY_CODE: dict[str, type[PrivnbError]] = {
     "E_PURPOSE": AccessRefused,
     "E_BUDGET": BudgetExceeded,
     "E_POLICY": RequestRefused,
+    "E_AUDIT": AuditBroken,
     "E_EXECUTION": SiteFailure,
     "E_BAD_MESSAGE": BadMessage,
     "E_EXCHANGE_UNAVAILABLE": ExchangeUnavailable,
