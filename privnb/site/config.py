@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,6 +19,7 @@ from privnb.dp.schema import TableSchema
 from privnb.errors import ConfigError
 from privnb.site.bins import Bins
 from privnb.site.columns import DeclaredColumn, is_name, read_column
+from privnb.site.consent_config import ConsentSource, PurposeTerms, read_consent, read_purposes
 from privnb.site.python_config import PythonConfig, Template, read_python
 from privnb.site.toml_lines import KeyPath
 from privnb.site.toml_reader import Section, TomlFile
@@ -48,6 +49,8 @@ class TableConfig:
     """For each derived column, how it is made."""
     total_epsilon: Decimal
     """Budget over all analysts, at the table's delta."""
+    consent: ConsentSource | None = None
+    """Whose rows may be used for what; None: everybody's, for every purpose of the table."""
 
     @property
     def name(self) -> str:
@@ -72,6 +75,8 @@ class SiteConfig:
     python: PythonConfig | None = None
     """What Python cells may do; None where they are not taken."""
     templates: tuple[Template, ...] = ()
+    purposes: Mapping[str, PurposeTerms] = field(default_factory=dict)
+    """What purposes mean in terms of W3C DPV, as far as the owner said it."""
 
     @property
     def path(self) -> Path:
@@ -123,6 +128,8 @@ def load_config(directory: Path) -> SiteConfig:
         tables.append(_read_table(declared.section(table, hint=tables_hint), table))
     schemas = {table.name: table.schema for table in tables}
     python, templates = read_python(root, directory=directory, schemas=schemas)
+    allowed = {purpose for schema in schemas.values() for purpose in schema.purposes}
+    purposes = read_purposes(root, allowed)
     root.finish()
     return SiteConfig(
         directory=directory,
@@ -134,6 +141,7 @@ def load_config(directory: Path) -> SiteConfig:
         lines=file.lines,
         python=python,
         templates=templates,
+        purposes=purposes,
     )
 
 
@@ -179,6 +187,7 @@ def _read_table(section: Section, name: str) -> TableConfig:
         origins={c.column.name: c.origins[0] for c in columns if c.bins is None},
         bins={c.column.name: c.bins for c in columns if c.bins is not None},
         total_epsilon=_read_total(section),
+        consent=read_consent(section),
     )
     section.finish()
     try:
