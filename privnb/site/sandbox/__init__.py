@@ -1,0 +1,18 @@
+"""Running an analyst's Python where it can do no harm: a pool of one-shot, locked workers.
+
+The code is hostile until proven otherwise, also when it was approved. What holds it is the kernel:
+a namespace of its own (bubblewrap, where it works), Landlock, a system call filter, resource limits
+and a user id that owns nothing. Nothing that a worker sends back is believed.
+
+What this does not stop: how long a cell takes, whether it fails, what it hides in the output that
+it declares, and looking up whether a path exists (bubblewrap stops that, Landlock does not). The
+list of packages is kept by files that cannot be read, and for what is loaded already by a gate in
+Python inside the worker, which is a convenience and no wall.
+"""
+
+from __future__ import annotations
+
+from privnb.site.sandbox.cell import Cell, Failed, Finished, SandboxLimits
+from privnb.site.sandbox.pool import Sandbox
+
+__all__ = ["Cell", "Failed", "Finished", "Sandbox", "SandboxLimits"]

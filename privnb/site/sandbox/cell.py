@@ -1,0 +1,147 @@
+"""A cell to run, how much it may use, and how it ended; and what travels to and from a worker."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from privnb import wire
+from privnb.computation import Parameters, Scalar
+from privnb.output import Output
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "KNOWN_ERRORS",
+    "KNOWN_TYPES",
+    "Cell",
+    "Failed",
+    "Finished",
+    "Job",
+    "Reply",
+    "SandboxLimits",
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SandboxLimits:
+    """What one cell may use: seconds, megabytes beyond the worker's own, bytes of output."""
+
+    wall_seconds: float = 60
+    cpu_seconds: int = 60
+    memory_mb: int = 2048
+    output_bytes: int = 1_000_000
+    scratch_mb: int = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The code of a cell with what it is bound to.
+
+    Attributes
+    ----------
+    tables
+        Each is a pandas frame under its name. Dates arrive as datetimes, decimals as floats.
+    parameters
+        Each is a plain value, or a list of them, under its name.
+    output
+        The variable that is declared; None for the value of the last expression.
+    """
+
+    source: str
+    tables: Mapping[str, pa.Table]
+    parameters: Mapping[str, Scalar | list[Scalar]]
+    output: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A cell ended and declared an output, well formed and within the limit."""
+
+    output: Output
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A cell gave no output.
+
+    Attributes
+    ----------
+    reason
+        ``error``: it raised; ``output``: what it declares cannot leave; ``time``, ``memory``,
+        ``size``: it used more than its limits; ``killed``: its worker ended without an answer;
+        ``lock``: no worker could be locked, nothing ran.
+    error
+        The class of the exception, from a fixed list, else ``Error``. Never its text: that can
+        carry rows.
+    line
+        The line of the cell that failed, from 1.
+    output_type
+        With the reason ``output``, the type that was declared: from a fixed list, else
+        ``another type``.
+    """
+
+    reason: Literal["error", "output", "time", "memory", "size", "killed", "lock"]
+    error: str | None = None
+    line: int | None = None
+    output_type: str | None = None
+
+
+@wire.message
+class Job:
+    """What the agent sends a worker, with one descriptor for each table."""
+
+    source: str
+    parameters: Parameters
+    tables: tuple[str, ...]
+    output: str | None
+    cpu_seconds: int
+    memory_bytes: int
+    output_bytes: int
+
+
+@wire.message
+class Reply:
+    """What a worker, or the code that has taken it over, sends back."""
+
+    status: Literal["done", "error", "output", "memory", "size"]
+    output: Output | None = None
+    error: str | None = None
+    line: int | None = None
+    output_type: str | None = None
+
+
+KNOWN_ERRORS = frozenset(
+    """
+    ArithmeticError AssertionError AttributeError BufferError EOFError FileExistsError
+    FileNotFoundError FloatingPointError ImportError IndentationError IndexError IsADirectoryError
+    KeyError KeyboardInterrupt LookupError MemoryError ModuleNotFoundError NameError
+    NotADirectoryError NotImplementedError OSError OverflowError PermissionError RecursionError
+    RuntimeError StopIteration SyntaxError SystemExit TabError TimeoutError TypeError
+    UnboundLocalError UnicodeDecodeError UnicodeEncodeError UnicodeError ValueError
+    ZeroDivisionError
+    ConvergenceWarning DataError IntCastingNaNError InvalidIndexError LinAlgError MergeError
+    MissingDataError NotFittedError OutOfBoundsDatetime ParserError PatsyError
+    PerfectSeparationError SpecificationError UndefinedVariableError
+    """.split()
+)
+"""Exceptions of Python and of the usual packages, by class name."""
+
+KNOWN_TYPES = frozenset(
+    """
+    NoneType bool bytes complex dict float frozenset function generator int list map module object
+    range set slice str tuple type zip
+    Categorical DataFrame DataFrameGroupBy DatetimeIndex Index Interval MultiIndex NAType NaTType
+    Period RangeIndex Rolling Series SeriesGroupBy Styler
+    complex128 complex64 matrix ndarray recarray void csr_array csr_matrix
+    BinaryResultsWrapper GEEResultsWrapper GLM GLMResultsWrapper Logit MixedLMResultsWrapper OLS
+    OLSResults PHReg RegressionResultsWrapper Results SimpleTable Summary
+    ConfusionMatrixDisplay KMeans LinearRegression LogisticRegression PCA Pipeline
+    RandomForestClassifier RandomForestRegressor StandardScaler
+    Axes Figure Table
+    """.split()
+)
+"""Types of Python and of the usual packages that a cell may end with by mistake."""

@@ -1,0 +1,177 @@
+"""How a worker is started: its command line, its environment, and bubblewrap around it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from privnb.site.sandbox.offer import Offer
+
+__all__ = ["Launch", "find_bubblewrap"]
+
+_ROOT = Path(__file__).resolve().parents[3]
+_START = (
+    "import sys; root, *numbers = sys.argv[1:]; sys.path.append(root); "
+    "from privnb.site.sandbox.worker import main; main(root, *map(int, numbers))"
+)
+_NOBODY = 65534
+_FREE_USERS = (1_900_000_000, 1 << 24)  # systemd's list of user ids keeps this range unused
+_INSIDE = "/scratch"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Everything that all workers of a pool have in common when they start.
+
+    Attributes
+    ----------
+    bubblewrap
+        The program, None to do without.
+    lock
+        Whether workers lock themselves; False only where the owner allowed no sandbox.
+    """
+
+    offer: Offer
+    bubblewrap: str | None
+    lock: bool
+    scratch_bytes: int
+
+    @property
+    def drops_user(self) -> bool:
+        """Whether workers become a user other than the agent's."""
+        return self.lock and os.getuid() == 0
+
+    def new_user(self) -> int | None:
+        """Return a user id that nobody else has, None to stay the agent's user."""
+        if not self.drops_user:
+            return None
+        first, count = _FREE_USERS
+        user = first + secrets.randbelow(count)
+        mapped = all(_is_mapped(user, Path("/proc/self", ids)) for ids in ("uid_map", "gid_map"))
+        return user if mapped else _NOBODY
+
+    def inside(self, scratch: str | None) -> str:
+        """Return the scratch folder as the worker sees it."""
+        return _INSIDE if self.bubblewrap else scratch or os.devnull
+
+    def boot(self, *, user: int | None, scratch: str | None) -> dict[str, object]:
+        """Return what a worker must know to prepare itself."""
+        return {
+            **dataclasses.asdict(self.offer),
+            "scratch": self.inside(scratch),
+            "scratch_bytes": self.scratch_bytes,
+            "user": user,
+            "shared_user": user is None and not self.bubblewrap,
+            "lock": self.lock,
+        }
+
+    def environment(self, scratch: str | None) -> dict[str, str]:
+        """Return the whole environment of a worker; nothing of the agent's is in it."""
+        folder = self.inside(scratch)
+        alone = ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "VECLIB", "BLIS")
+        return {
+            **{f"{library}_NUM_THREADS": "1" for library in alone},
+            "ARROW_DEFAULT_MEMORY_POOL": "system",
+            "HOME": folder,
+            "LC_ALL": "C.UTF-8",
+            "MALLOC_ARENA_MAX": "2",  # arenas count as address space
+            "MPLBACKEND": "Agg",
+            "MPLCONFIGDIR": folder,
+            "MPL_IGNORE_SYSTEM_FONTS": "1",  # pictures alike on every machine
+            "TMPDIR": folder,
+            "TZ": "UTC",
+        }
+
+    def command(self, *arguments: str, scratch: str | None, info: int | None) -> list[str]:
+        """Return the command line that starts a worker with some arguments to its main."""
+        python = [_interpreter(), "-I", "-S", "-B", "-c", _START, str(_ROOT), *arguments]
+        return [*self._around(info), *python] if self.bubblewrap else python
+
+    def try_bubblewrap(self) -> str | None:
+        """Return why bubblewrap does not work here, None when it does."""
+        tried = subprocess.run(  # noqa: S603 - our own interpreter
+            [*self._around(None), _interpreter(), "-I", "-S", "-c", ""],
+            env=self.environment(None),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+        said = tried.stderr.decode(errors="replace").strip().splitlines()
+        return (
+            None if tried.returncode == 0 else (said or [f"it ended with {tried.returncode}"])[-1]
+        )
+
+    def _around(self, info: int | None) -> list[str]:
+        """Bubblewrap: no network, no other process, and no file but those of the interpreter."""
+        if os.getuid() == 0:  # the worker drops the user itself, once its files are mounted
+            user = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        else:
+            user = ["--unshare-user", "--uid", str(_NOBODY), "--gid", str(_NOBODY)]
+            user += ["--cap-drop", "ALL"]
+        return [
+            str(self.bubblewrap),
+            *user,
+            *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
+            *("--unshare-cgroup-try", "--die-with-parent", "--new-session"),
+            *_system_mounts(),
+            *(part for path in self._mounted() for part in ("--ro-bind", path, path)),
+            *("--proc", "/proc", "--dev", "/dev"),
+            *("--perms", "1777", "--size", str(self.scratch_bytes), "--tmpfs", _INSIDE),
+            *("--remount-ro", "/", "--chdir", _INSIDE),
+            *(() if info is None else ("--info-fd", str(info))),
+        ]
+
+    def _mounted(self) -> list[str]:
+        """Files and folders outside /usr that a worker's interpreter is made of."""
+        wanted = {
+            _interpreter(),
+            _shared_library(),
+            str(_ROOT / "privnb"),
+            *self.offer.search,
+            *self.offer.read,
+        }
+        kept: list[str] = []
+        for path in sorted(filter(None, wanted)):
+            above = ["/usr", *kept]
+            if os.path.exists(path) and not any(path.startswith(a + "/") for a in above):
+                kept.append(path)
+        return kept
+
+
+def find_bubblewrap() -> str | None:
+    """Return the program bubblewrap, None where it is not installed."""
+    return shutil.which("bwrap")
+
+
+def _interpreter() -> str:
+    """Return the interpreter itself: a virtual environment adds only a search path to it."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _shared_library() -> str | None:
+    name, folder = sysconfig.get_config_var("INSTSONAME"), sysconfig.get_config_var("LIBDIR")
+    return str(Path(folder, name)) if name and folder else None
+
+
+def _system_mounts() -> list[str]:
+    mounts = ["--ro-bind", "/usr", "/usr"]
+    for path in ("/lib", "/lib32", "/lib64", "/bin", "/sbin"):
+        if os.path.islink(path):
+            mounts += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            mounts += ["--ro-bind", path, path]
+    for path in ("/etc/ld.so.cache", "/etc/alternatives"):  # how libraries are found
+        mounts += ["--ro-bind-try", path, path]
+    return mounts
+
+
+def _is_mapped(number: int, table: Path) -> bool:
+    rows = [list(map(int, line.split())) for line in table.read_text().splitlines()]
+    return any(first <= number < first + count for first, _, count in rows)

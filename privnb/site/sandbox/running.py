@@ -1,0 +1,111 @@
+"""Inside a worker: bind the tables, run the cell, declare what it ends with."""
+
+from __future__ import annotations
+
+import ast
+import mmap
+import os
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+from privnb import wire
+from privnb.output import Undeclarable, declare
+from privnb.site.sandbox.cell import KNOWN_ERRORS, Job, Reply
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = ["map_tables", "run_job"]
+
+_CELL = "<cell>"
+
+
+def map_tables(job: Job, descriptors: list[int]) -> dict[str, pa.Table]:
+    """Map the tables that came with a job, without copying them, and close their descriptors."""
+    import pyarrow as pa  # noqa: PLC0415 - the agent's side reads this module's neighbours only
+    from pyarrow import ipc  # noqa: PLC0415 - as above
+
+    tables = {}
+    for name, descriptor in zip(job.tables, descriptors, strict=True):
+        size = os.fstat(descriptor).st_size
+        mapped = mmap.mmap(descriptor, size, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
+        os.close(descriptor)
+        tables[name] = ipc.open_file(pa.py_buffer(mapped)).read_all()
+    return tables
+
+
+def run_job(job: Job, tables: dict[str, pa.Table]) -> bytes:
+    """Run a job's cell and return the reply; never raises."""
+    value: Any = None
+    try:
+        value = _evaluate(job, tables)
+        if _cells(value) > job.output_bytes // 2:  # each takes two bytes or more
+            return wire.encode(Reply(status="size"))
+        reply = wire.encode(Reply(status="done", output=declare(value)))
+    except Undeclarable as problem:
+        reply = wire.encode(Reply(status="output", output_type=_short(problem.type_name)))
+    except MemoryError:
+        value = None  # leaves room for the answer
+        reply = wire.encode(Reply(status="memory"))
+    except BaseException as problem:  # noqa: BLE001 - a cell may raise anything
+        reply = wire.encode(Reply(status="error", error=_class(problem), line=_line(problem)))
+    return reply if len(reply) <= job.output_bytes else wire.encode(Reply(status="size"))
+
+
+def _evaluate(job: Job, tables: dict[str, pa.Table]) -> Any:
+    tree = ast.parse(job.source, _CELL)
+    result = None
+    if job.output is None and tree.body and isinstance(tree.body[-1], ast.Expr):
+        result = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    names = vars(main)
+    names.update({name: _frame(table) for name, table in tables.items()})
+    names.update(job.parameters)
+    tables.clear()
+    exec(compile(tree, _CELL, "exec"), names)  # noqa: S102 - what a sandbox is for
+    if job.output is not None:
+        if job.output not in names:
+            raise NameError(job.output)
+        return names[job.output]
+    return None if result is None else eval(compile(result, _CELL, "eval"), names)  # noqa: S307 - as above
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """Turn a table into an ordinary frame that the cell may change."""
+    import pyarrow as pa  # noqa: PLC0415 - as above
+
+    for position, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type):
+            floats = table.column(position).cast(pa.float64())
+            table = table.set_column(position, field.name, floats)
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False, use_threads=False)
+    return frame.copy()  # what Arrow lends without copying cannot be written to
+
+
+def _cells(value: Any) -> int:
+    size = getattr(value, "size", 0)
+    return size if type(size) is int else 0
+
+
+def _class(problem: BaseException) -> str:
+    names = (ancestor.__name__ for ancestor in type(problem).__mro__)
+    return next((name for name in names if name in KNOWN_ERRORS), "Error")
+
+
+def _line(problem: BaseException) -> int | None:
+    if isinstance(problem, SyntaxError) and problem.filename == _CELL:
+        return problem.lineno
+    line = None
+    trace = problem.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == _CELL:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _short(name: str) -> str:
+    return name[:100].encode("utf-8", "replace").decode()

@@ -1,0 +1,209 @@
+"""The worker: an interpreter that prepares, locks itself, waits for one cell, runs it, and ends.
+
+It imports, drops its user and locks itself while it knows no data; a step that fails ends it. Only
+then does it take a cell, and from the first line of that cell on it counts as hostile.
+"""
+
+from __future__ import annotations
+
+import array
+import builtins
+import importlib
+import importlib.abc
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from privnb.site.sandbox import landlock, limits, seccomp
+from privnb.site.sandbox.cell import Job
+from privnb.site.sandbox.landlock import Access, Rule
+from privnb.site.sandbox.running import map_tables, run_job
+from privnb.site.sandbox.syscalls import this_machine
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+__all__ = ["main"]
+
+_SYSTEM_LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
+_SYSTEM_FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom", "/dev/random")
+_MOST_DESCRIPTORS = 250
+
+
+def main(root: str, channel_number: int, boot_number: int) -> None:
+    """Live the worker's whole life; ends the process."""
+    channel = socket.socket(fileno=channel_number)
+    with os.fdopen(boot_number, "rb") as file:
+        boot = json.load(file)
+    try:
+        report = _prepare(boot, root, keep=channel_number)
+    except BaseException as problem:  # noqa: BLE001 - whatever it is, no cell may run after it
+        report = {"failed": f"{type(problem).__name__}: {problem}"[:2000]}
+    os.write(channel_number, json.dumps(report).encode() + b"\n")
+    if "failed" in report:
+        os._exit(1)
+    job, answer, tables = _take(channel)
+    channel.close()
+    mapped, data = report["mapped_bytes"], sum(os.fstat(table).st_size for table in tables)
+    limits.limit_cell(
+        cpu_seconds=job.cpu_seconds,
+        address_bytes=None if mapped is None else mapped + data + job.memory_bytes,
+    )
+    reply = memoryview(run_job(job, map_tables(job, tables)))
+    while reply:
+        reply = reply[os.write(answer, reply) :]
+    os._exit(0)
+
+
+def _prepare(boot: dict[str, Any], root: str, *, keep: int) -> dict[str, Any]:
+    """Get ready and give up every right that a cell must not have; returns what holds."""
+    places = {path: path for path in boot["search"]}
+    if boot["user"] is not None:
+        opened = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in places}
+        limits.drop_user(boot["user"])
+        places = {path: _reachable(path, fd) for path, fd in opened.items()}
+    else:
+        opened = {}
+    _take_places(places)
+    _import_ahead(boot["ahead"])
+    _hide_ourselves(root)
+    sys.meta_path.insert(0, _Gate(boot["names"]))
+    lent = [fd for path, fd in opened.items() if places[path] != path]
+    _close_all_but({keep, *lent})
+    report: dict[str, Any] = {"mapped_bytes": limits.mapped_bytes()}
+    if boot["lock"]:
+        report |= _lock(boot, places)
+    report["by_descriptor"] = bool(lent)
+    return report
+
+
+def _reachable(path: str, descriptor: int) -> str:
+    """Return a way to a folder that also holds below a folder which is closed to this user."""
+    if os.access(path, os.R_OK | os.X_OK):
+        os.close(descriptor)
+        return path
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _take_places(places: Mapping[str, str]) -> None:
+    """Look for modules only where the agent said, and by the way that this user can go."""
+    sys.path[:] = places.values()
+    sys.path_importer_cache.clear()
+    for module in list(sys.modules.values()):
+        search = getattr(module, "__path__", None)
+        if isinstance(search, list):
+            search[:] = [_moved(path, places) for path in search]
+
+
+def _moved(path: str, places: Mapping[str, str]) -> str:
+    for old in sorted(places, key=len, reverse=True):
+        if path == old or path.startswith(old + "/"):
+            return places[old] + path[len(old) :]
+    return path
+
+
+def _import_ahead(modules: Sequence[str]) -> None:
+    """Import what most cells need, and use each part once, so that nothing is loaded late."""
+    import pandas as pd  # noqa: PLC0415 - only once the places are known
+    import pyarrow as pa  # noqa: PLC0415 - as above
+    import pyarrow.ipc  # noqa: F401, PLC0415 - as above
+
+    from privnb.output import declare  # noqa: PLC0415 - as above
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    for name in ("encodings.idna", "decimal", "zoneinfo", "concurrent.futures.thread", *modules):
+        importlib.import_module(name)
+    table = pa.table({"g": ["a", "b"], "y": [1.0, None], "d": pa.array([0, 1], pa.date32())})
+    frame = table.to_pandas(date_as_object=False, use_threads=False).copy()
+    declare(frame)
+    declare(frame.groupby("g").agg(n=("y", "size"), y=("y", "mean")).describe())
+    if "matplotlib.pyplot" in sys.modules:
+        from matplotlib import pyplot as plt  # noqa: PLC0415 - only where it is offered
+
+        declare(plt.subplots()[0])
+        plt.close("all")
+
+
+def _hide_ourselves(root: str) -> None:
+    """Take privnb out of what a cell can import; its code is no secret, only no business of it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "privnb"]:
+        del sys.modules[name]
+    sys.path_importer_cache.pop(root, None)
+    sys.argv[:] = [""]
+    builtins.__dict__.pop("_", None)
+
+
+class _Gate(importlib.abc.MetaPathFinder):
+    """Says no to packages that are not offered, at once and by name."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = {*names, *sys.stdlib_module_names}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        top = fullname.partition(".")[0]
+        if top in self._names or top.startswith("_sysconfigdata"):
+            return None  # the next finder looks for it
+        raise ModuleNotFoundError(f"The package {top!r} is not offered here.", name=top)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """Leave no descriptor open but those named; the standard streams lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    start = 3
+    for number in sorted(kept):
+        os.closerange(start, number)
+        start = number + 1
+    os.closerange(start, 65536)
+
+
+def _lock(boot: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+    machine = this_machine()
+    if machine is None:
+        raise OSError("there is no system call filter for this architecture")
+    limits.limit_always(scratch_bytes=boot["scratch_bytes"], user_is_shared=boot["shared_user"])
+    limits.give_up_capabilities(machine)
+    version = landlock.restrict(_rules(boot, places))
+    seccomp.restrict(machine)
+    return {"landlock": version, "seccomp": True}
+
+
+def _rules(boot: Mapping[str, Any], places: Mapping[str, str]) -> list[Rule]:
+    libraries = [
+        str(entry)
+        for folder in map(Path, _SYSTEM_LIBRARIES)
+        if folder.is_dir()
+        for entry in folder.iterdir()
+        # A link may lead out of here; python3* may hold packages that are not offered.
+        if not entry.is_symlink() and not entry.name.startswith("python")
+    ]
+    return [
+        *(Rule(_moved(path, places), Access.LIST) for path in boot["listed"]),
+        *(Rule(_moved(path, places), Access.READ) for path in boot["read"]),
+        *(Rule(path, Access.READ) for path in (*libraries, *_SYSTEM_FILES)),
+        Rule(os.devnull, Access.READ_FILE | Access.WRITE_FILE),
+        Rule(boot["scratch"], Access.SCRATCH),
+    ]
+
+
+def _take(channel: socket.socket) -> tuple[Job, int, list[int]]:
+    """Wait for the one cell; ends the process when the agent goes away first."""
+    numbers = array.array("i")
+    _, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(_MOST_DESCRIPTORS * numbers.itemsize))
+    for _, _, data in ancillary:
+        numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    if not numbers:
+        os._exit(0)
+    with os.fdopen(numbers[0], "rb") as file:
+        fields = json.load(file)
+    return Job(**{**fields, "tables": tuple(fields["tables"])}), numbers[1], list(numbers[2:])
