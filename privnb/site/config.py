@@ -21,6 +21,7 @@ from privnb.site.bins import Bins
 from privnb.site.columns import DeclaredColumn, is_name, read_column
 from privnb.site.consent_config import ConsentSource, PurposeTerms, read_consent, read_purposes
 from privnb.site.python_config import PythonConfig, Template, read_python
+from privnb.site.review_config import ReviewConfig, read_review
 from privnb.site.toml_lines import KeyPath
 from privnb.site.toml_reader import Section, TomlFile
 
@@ -75,6 +76,8 @@ class SiteConfig:
     python: PythonConfig | None = None
     """What Python cells may do; None where they are not taken."""
     templates: tuple[Template, ...] = ()
+    review: ReviewConfig | None = None
+    """Who decides about Python cells; None where only templates are released."""
     purposes: Mapping[str, PurposeTerms] = field(default_factory=dict)
     """What purposes mean in terms of W3C DPV, as far as the owner said it."""
 
@@ -130,6 +133,8 @@ def load_config(directory: Path) -> SiteConfig:
     python, templates = read_python(root, directory=directory, schemas=schemas)
     allowed = {purpose for schema in schemas.values() for purpose in schema.purposes}
     purposes = read_purposes(root, allowed)
+    review_hint = "Name the reviewers; each makes a key with: privnb review key"
+    review = read_review(root.section("review", hint=review_hint)) if root.has("review") else None
     root.finish()
     return SiteConfig(
         directory=directory,
@@ -141,6 +146,7 @@ def load_config(directory: Path) -> SiteConfig:
         lines=file.lines,
         python=python,
         templates=templates,
+        review=review,
         purposes=purposes,
     )
 
