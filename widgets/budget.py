@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
 
 from privnb.errors import PrivnbError
+from privnb.widgets.assets import script, style
 from privnb.widgets.budget_card import budgets_html, budgets_text, share_left
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from privnb.session import Session
 
 __all__ = ["BudgetWidget"]
-
-_STATIC = Path(__file__).parent / "static"
 
 
 class BudgetWidget(anywidget.AnyWidget):
@@ -39,8 +37,8 @@ class BudgetWidget(anywidget.AnyWidget):
         What is drawn, as pairs of site and budget.
     """
 
-    _esm = _STATIC / "budget.js"
-    _css = _STATIC / "budget.css"
+    _esm = script("budget")
+    _css = style("budget")
 
     budgets: traitlets.List[dict[str, Any]] = traitlets.List(
         help="One mapping per grant, ready to be drawn."

@@ -1,0 +1,167 @@
+"""How requests look to who made them: where each stands, who decides, and what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from privnb.markup import CARD, MUTED, Html, plain_table, table, tag
+from privnb.widgets.moments import minute
+from privnb.widgets.states import Look, look, state_html, state_text
+from privnb.widgets.visible import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from privnb.standing import Standing
+
+__all__ = ["RequestRow", "next_step", "requests_html", "requests_text", "state_look"]
+
+_CAPTION = "Your requests"
+_HEADINGS = ("request", "site", "state", "who decides", "what now")
+_COLUMNS = ("request", "asked (UTC)", "site", "state", "since", "who decides", "until", "what now")
+_LOOKS: dict[str, Look] = {
+    "waiting for an answer": ("…", "quiet"),
+    "waiting for review": ("◇", "warn"),
+    "approved": ("✓", "good"),
+    "running": ("…", "quiet"),
+    "output in review": ("◆", "warn"),
+    "released": ("✓", "good"),
+    "refused": ("✗", "bad"),
+    "failed": ("✗", "bad"),
+    "cancelled": ("–", "quiet"),  # noqa: RUF001 - a dash
+}
+_EMPTY = "You have asked nothing yet."
+_SMALL = f"font-size:12px;{MUTED}"
+_CODE = "font-family:var(--jp-code-font-family,monospace);white-space:normal;max-width:38em"
+_LONGEST_QUESTION = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestRow:
+    """One request at one site, as text to be shown."""
+
+    request: str
+    asked: str
+    """When: UTC, ISO 8601."""
+    site: str
+    state: str
+    """In words: 'waiting for review', 'released', …"""
+    since: str = ""
+    """Since when it is in that state: UTC, ISO 8601."""
+    deciders: str = ""
+    until: str = ""
+    """When waiting ends by itself: UTC, ISO 8601."""
+    purpose: str = ""
+    question: str = ""
+    """The text of the cell."""
+    reason: str = ""
+    """Why it was refused or failed."""
+
+    @classmethod
+    def of(cls, standing: Standing) -> Self:
+        """Take over what a session knows of one request at one site."""
+        return cls(
+            request=standing.request,
+            asked=standing.asked_at,
+            site=standing.site,
+            state=standing.state,
+            since=standing.since,
+            deciders=standing.deciders,
+            until=standing.until or "",
+            purpose=standing.purpose,
+            question=standing.question,
+            reason=standing.reason,
+        )
+
+    @property
+    def first_words(self) -> str:
+        """The question on one line, shortened."""
+        words = " ".join(self.question.split())
+        cut = len(words) > _LONGEST_QUESTION
+        return visible(words[:_LONGEST_QUESTION] + (" …" if cut else ""))
+
+
+def state_look(state: str) -> Look:
+    """Return how a state looks.
+
+    >>> state_look("released, on its way here")
+    ('✓', 'good')
+    """
+    return look(_LOOKS, state.partition(",")[0])
+
+
+def next_step(row: RequestRow) -> str:
+    """Say what its analyst can do about a request: get it, or read why there is nothing to get.
+
+    >>> next_step(RequestRow(request="ab" * 16, asked="", site="lakeside", state="released"))
+    '%privnb result abababab'
+    """
+    if row.state == "released":
+        return f"%privnb result {row.request[:8]}"
+    return visible(row.reason)
+
+
+def requests_html(rows: Sequence[RequestRow]) -> Html:
+    """Draw one row per request and site: its state, who decides until when, what can be done."""
+    drawn = [
+        (
+            Html(
+                tag("div", row.request[:8])
+                + tag("div", minute(row.asked), style=f"{_SMALL};font-weight:400")
+            ),
+            Html(tag("div", visible(row.site)) + tag("div", visible(row.purpose), style=_SMALL)),
+            _state(row),
+            _deciders(row),
+            _next(row),
+        )
+        for row in rows
+    ]
+    return tag(
+        "section",
+        table(_CAPTION, _HEADINGS, drawn)
+        if drawn
+        else tag("div", _EMPTY, style=f"padding:4px 10px;{MUTED}"),
+        class_="pn-requests",
+        aria_label=_CAPTION,
+        style=f"{CARD};padding:8px 2px 8px",
+    )
+
+
+def requests_text(rows: Sequence[RequestRow]) -> str:
+    """Write one line per request and site, as plain text."""
+    if not rows:
+        return _EMPTY
+    lines = [
+        [
+            row.request[:8],
+            minute(row.asked),
+            visible(row.site),
+            state_text(state_look(row.state), visible(row.state)),
+            minute(row.since),
+            visible(row.deciders),
+            minute(row.until),
+            next_step(row),
+        ]
+        for row in rows
+    ]
+    return f"{_CAPTION}\n{plain_table(_COLUMNS, lines)}"
+
+
+def _state(row: RequestRow) -> Html:
+    since = tag("div", f"since {minute(row.since)}", style=_SMALL) if row.since else ""
+    return Html(state_html(state_look(row.state), visible(row.state)) + since)
+
+
+def _deciders(row: RequestRow) -> Html:
+    until = tag("div", f"until {minute(row.until)}", style=_SMALL) if row.until else ""
+    return Html(_wrapped(visible(row.deciders)) + until)
+
+
+def _next(row: RequestRow) -> Html:
+    question = tag("div", row.first_words, style=f"{_SMALL};{_CODE}")
+    return Html((_wrapped(next_step(row)) if next_step(row) else "") + question)
+
+
+def _wrapped(words: str) -> Html:
+    return tag("div", words, style="white-space:normal;max-width:38em;overflow-wrap:anywhere")

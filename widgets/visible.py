@@ -1,0 +1,125 @@
+"""Text that hides nothing from a reviewer: highlighted code, differences, and what stands in cells.
+
+A character that cannot be seen, or that turns others around, is written as its Python escape.
+Letters that merely look like others are left as they are. Lines end where Python ends them (LF,
+CR LF, CR) and nowhere else: a lone CR must not let code look like the rest of a comment.
+"""
+
+# Pygments has no types:
+# mypy: disable-error-code="import-untyped"
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Line", "code_lines", "difference_lines", "visible"]
+
+Line: TypeAlias = list[tuple[str, str]]
+"""Pieces of one line: a class for the style sheet, empty for plain text, and the text."""
+
+ESCAPE = "escape"
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_PRINTABLE_BUT_UNSEEN = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, range(0xFE00, 0xFE10)))
+    + "".join(map(chr, range(0xE0100, 0xE01F0)))
+)
+"""Joiners, fillers, blank Braille, variation selectors: Python calls them printable."""
+
+
+def visible(text: object) -> str:
+    r"""Write invisible and reversing characters as escapes; line ends and tabs stay.
+
+    >>> visible("a" + chr(0x202E) + "b" + chr(0))
+    'a\\u202eb\\x00'
+    """
+    return "".join(piece for _, piece in _pieces("", str(text)))
+
+
+def code_lines(source: str) -> list[Line]:
+    """Split Python code into the lines that Python sees, and each line into highlighted pieces.
+
+    The pieces of all lines together say everything that the source says.
+    """
+    lines: list[Line] = [[]]
+    for kind, text in _tokens(_LINE_END.sub("\n", source)):
+        for number, part in enumerate(text.split("\n")):
+            if number:
+                lines.append([])
+            for piece in _pieces(kind, part):
+                _append(lines[-1], piece)
+    if len(lines) > 1 and not lines[-1]:
+        lines.pop()  # a line end at the very end begins no line
+    return lines
+
+
+def difference_lines(difference: str) -> list[tuple[str, Line]]:
+    r"""Split a unified difference into lines, each with its sign: ``+``, ``-``, ``@`` or a space.
+
+    >>> difference_lines("@@ -1 +1 @@\\n-a\n+b\n")
+    [('@', [('', '@@ -1 +1 @@')]), ('-', [('', 'a')]), ('+', [('', 'b')])]
+    """
+    lines: list[tuple[str, Line]] = []
+    for text in _LINE_END.split(difference.rstrip("\r\n")):
+        if text.startswith(("+++", "---", "@@")):
+            lines.append(("@", list(_pieces("", text))))
+        elif text.startswith(("+", "-", " ")):
+            lines.append((text[0], list(_pieces("", text[1:]))))
+        elif text:
+            lines.append((" ", list(_pieces("", text))))
+    return lines
+
+
+def _append(line: Line, piece: tuple[str, str]) -> None:
+    """Add a piece; what looks the same is one piece, so that a page has fewer elements."""
+    if line and line[-1][0] == piece[0] != ESCAPE:
+        line[-1] = (piece[0], line[-1][1] + piece[1])
+    else:
+        line.append(piece)
+
+
+def _pieces(kind: str, text: str) -> Iterator[tuple[str, str]]:
+    plain = ""
+    for character in text:
+        if _is_seen(character):
+            plain += character
+            continue
+        if plain:
+            yield kind, plain
+            plain = ""
+        yield ESCAPE, character.encode("unicode_escape", "surrogatepass").decode("ascii")
+    if plain:
+        yield kind, plain
+
+
+def _is_seen(character: str) -> bool:
+    if character in "\n\t":
+        return True
+    return character.isprintable() and character not in _PRINTABLE_BUT_UNSEEN
+
+
+def _tokens(source: str) -> Iterator[tuple[str, str]]:
+    from pygments.lexers.python import PythonLexer  # noqa: PLC0415 - only where code is shown
+    from pygments.token import STANDARD_TYPES  # noqa: PLC0415 - only where code is shown
+
+    for _, token, text in PythonLexer().get_tokens_unprocessed(source):
+        yield _style(STANDARD_TYPES.get(token, "")), text
+
+
+@functools.cache
+def _style(short: str) -> str:
+    """Reduce Pygments' many short names to the few that we colour."""
+    exact = {"nf": "name", "nc": "name", "nd": "decorator", "nb": "builtin", "bp": "builtin"}
+    return exact.get(short) or {
+        "k": "keyword",
+        "s": "string",
+        "c": "comment",
+        "m": "number",
+        "o": "operator",
+    }.get(short[:1], "")
