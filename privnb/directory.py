@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from privnb.errors import NotAPeer, PrivnbError, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from privnb.datasite.ports import AnalystPort, SiteCard
     from privnb.dispatch import Dispatch
@@ -94,10 +95,39 @@ class Directory:
                 )
         return chosen
 
+    def recalled(self, sites: Mapping[str, SiteCard]) -> Mapping[str, SiteDescription]:
+        """Tell what these sites said last, in this kernel or an earlier one; asks nobody."""
+        found = {}
+        for name, card in sites.items():
+            description = self.described.get(name) or self._store.description(card.owner)
+            if description is not None:
+                found[name] = description
+        return found
+
+    def offering(
+        self, sites: Mapping[str, SiteCard], require: Callable[[str, SiteDescription], None]
+    ) -> Mapping[str, SiteDescription]:
+        """Describe sites that all meet a requirement, or raise what it raises.
+
+        Sites are asked again only where one is not known or seems not to meet it: what an owner
+        has allowed since counts. A site that is silent may say no itself.
+        """
+        known = self.recalled(sites)
+        if len(known) == len(sites):
+            with contextlib.suppress(PrivnbError):
+                for name, description in known.items():
+                    require(name, description)
+                return known
+        self.describe()
+        known = self.recalled(sites)
+        for name, description in known.items():
+            require(name, description)
+        return known
+
     def describe(self) -> Mapping[str, SiteDescription]:
         """Ask every site that accepted us about itself; one that is silent, as it last was."""
         cards = {name: card for name, card in self.cards().items() if card.state == "accepted"}
-        replies = self._dispatch.answers("describe", cards, None) if cards else {}
+        replies = self._dispatch.answers("describe", cards) if cards else {}
         found = {}
         for name, card in sorted(cards.items()):
             reply = replies[name]

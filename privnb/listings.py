@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from privnb.errors import PrivnbError, UnknownName
+from privnb.errors import UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from privnb.datasite.ports import SiteCard
     from privnb.dp.schema import Bounds, Column, TableSchema, UnitBounds
-    from privnb.messages import Budget, SiteDescription
-    from privnb.request import Request
+    from privnb.messages import Budget, SiteDescription, TemplateOffer
+    from privnb.standing import Standing
 
-__all__ = ["ago", "budgets_frame", "requests_frame", "schema_frame", "sites_frame"]
+__all__ = [
+    "ago",
+    "budgets_frame",
+    "requests_frame",
+    "schema_frame",
+    "sites_frame",
+    "templates_frame",
+]
 
 _STATES = {
     "unknown": "not asked",
@@ -104,33 +111,63 @@ def budgets_frame(budgets: Iterable[tuple[str, Budget]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def requests_frame(requests: Iterable[Request]) -> pd.DataFrame:
-    """One row per request, in the order given: state per site, purpose, epsilon, question."""
+def requests_frame(standings: Iterable[Standing]) -> pd.DataFrame:
+    """One row per request, in the order given: how far it is at each site, who decides, until when.
+
+    What differs between the sites of one request is said with the site's name.
+    """
+    by_request: dict[str, list[Standing]] = {}
+    for standing in standings:
+        by_request.setdefault(standing.request, []).append(standing)
     rows = [
         {
-            "request": request.id[:8],
-            "asked (UTC)": request.asked_at[:16].replace("T", " "),
-            "state": ", ".join(f"{site}: {state}" for site, state in _states(request)),
-            "epsilon": request.computation.epsilon,
-            "purpose": request.computation.purpose,
-            "question": " ".join(request.computation.source.split())[:80],
+            "request": request[:8],
+            "asked (UTC)": _minute(sites[0].asked_at),
+            "state": ", ".join(f"{s.site}: {_state(s)}" for s in sites),
+            "who decides": _said(sites, {s.site: s.deciders for s in sites}),
+            "waiting since (UTC)": _said(sites, {s.site: _minute(s.since) for s in sites}),
+            "expires (UTC)": _said(sites, {s.site: _minute(s.until or "") for s in sites}),
+            "epsilon": sites[0].epsilon,
+            "purpose": sites[0].purpose,
+            "question": " ".join(sites[0].question.split())[:80],
         }
-        for request in requests
-        if request.computation is not None
+        for request, sites in by_request.items()
     ]
-    columns = ["request", "asked (UTC)", "state", "epsilon", "purpose", "question"]
+    columns = ["request", "asked (UTC)", "state", "who decides", "waiting since (UTC)"]
+    columns += ["expires (UTC)", "epsilon", "purpose", "question"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _states(request: Request) -> Iterator[tuple[str, str]]:
-    """Tell how far each site is, and why one refused or failed."""
-    replies = request.replies()
-    for site, state in request.status.items():
-        reply = replies.get(site)
-        if isinstance(reply, PrivnbError) and state != "cancelled":
-            yield site, f"{state} {reply.code}"
-        else:
-            yield site, state
+def _state(standing: Standing) -> str:
+    return f"{standing.state} {standing.code}".rstrip()
+
+
+def _said(sites: Sequence[Standing], words: Mapping[str, str]) -> str:
+    told = {site: said for site, said in words.items() if said}
+    if len(sites) == 1:
+        return next(iter(told.values()), "")
+    return ", ".join(f"{site}: {said}" for site, said in told.items())
+
+
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")
+
+
+def templates_frame(offers: Iterable[tuple[str, TemplateOffer]]) -> pd.DataFrame:
+    """One row per site and template: what it is for, its tables, purposes and parameters."""
+    rows = [
+        {
+            "site": site,
+            "template": offer.name,
+            "description": offer.description,
+            "tables": ", ".join(offer.tables),
+            "purposes": ", ".join(offer.purposes),
+            "parameters": "; ".join(f"{name}: {what}" for name, what in offer.parameters.items()),
+        }
+        for site, offer in offers
+    ]
+    columns = ["site", "template", "description", "tables", "purposes", "parameters"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def ago(moment: float | None) -> str:

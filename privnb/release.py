@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from privnb.output import Output
+
 __all__ = [
+    "RECORD_TYPE",
     "Answer",
     "AnswerColumn",
     "Estimate",
@@ -28,6 +32,9 @@ __all__ = [
     "Release",
     "SiteRelease",
 ]
+
+RECORD_TYPE = "application/vnd.privnb.release+json"
+"""The mime type of what `privnb audit check-notebook` checks; no front end draws it."""
 
 
 @wire.message
@@ -135,16 +142,29 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteRelease:
-    """What one site released, with its label."""
+    """What one site released, with its label: a noisy answer, or an exact approved output."""
 
     site: str
-    answer: Answer
     label: PrivacyLabel
+    answer: Answer | None = None
+    output: Output | None = None
+    owner: str = ""
+    """Whose the site is; empty for what no session made."""
+    receipt: Receipt | None = None
+    """The proof that this is in the site's audit log, checked; None for mock answers."""
+    key: str = ""
+    """The audit key by which the receipt was checked, as a C2SP verifier key."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are; none in a figure."""
+        table = self.answer or self.output
+        return len(table.rows) if table else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A protected result: the noisy tables of one or more sites, each under its privacy label.
+    """A protected result: what one or more sites let out, each under its privacy label.
 
     Examples
     --------
@@ -186,35 +206,106 @@ class Release:
 
         return label_text(self)
 
+    @property
+    def value(self) -> object:
+        """The value itself: what the cell declared, or the noisy table of an SQL cell.
+
+        A number, text, date, array, Series or frame; a figure is the bytes of its PNG. Where
+        several sites were asked, there is one value per site, by name.
+
+        >>> column = AnswerColumn(name="people", role="aggregate")
+        >>> answer = Answer(columns=(column,), rows=((1204,),), half_widths=((29.0,),))
+        >>> label = PrivacyLabel(
+        ...     mechanism="none", epsilon="1", delta="0", unit="one person", budget="all"
+        ... )
+        >>> part = SiteRelease(site="northside", answer=answer, label=label)
+        >>> Release(request="", digest="", parts=(part,)).value["people"].item()
+        1204
+        """
+        from privnb.tabular import part_frame  # noqa: PLC0415 - pandas stays out of start-up
+
+        values = {
+            part.site: part.output.value() if part.output else part_frame(part)
+            for part in self.parts
+        }
+        one = len(self.parts) == 1 and not self.problems
+        return next(iter(values.values())) if one else values
+
     @cached_property
     def df(self) -> DataFrame:
-        """One block of rows per site; each aggregate is followed by its ``± `` column.
+        """One block of rows per site, as a table; of noisy answers and approved outputs alike.
 
-        The first column is ``site``, or ``at site`` where the query itself has a column ``site``.
-        The ``± `` columns hold half-widths of 95 % intervals in the aggregate's own unit; empty
-        where no statement can be made.
+        The first column is ``site``, or ``at site`` where there is a column ``site`` already. After
+        each aggregate of a noisy answer comes its ``± `` column: half-widths of 95 % intervals in
+        the aggregate's own unit, empty where no statement can be made. Of an approved output the
+        index comes before the values; an array has one row along its first axis.
+
+        Raises `PrivnbError` for a figure, which has no table.
         """
         import pandas as pd  # noqa: PLC0415 - pandas stays out of start-up
 
+        from privnb.tabular import part_frame  # noqa: PLC0415 - pandas stays out of start-up
+
         frames = []
         for part in self.parts:
-            taken = {column.name for column in part.answer.columns}
-            block = "at site" if "site" in taken else "site"
-            columns: dict[str, object] = {block: [part.site] * len(part.answer.rows)}
-            for position, column in enumerate(part.answer.columns):
-                columns[column.name] = [row[position] for row in part.answer.rows]
-                if column.role == "aggregate":
-                    errors = [row[position] for row in part.answer.half_widths]
-                    columns[f"± {column.name}"] = pd.array(errors, dtype="Float64")
-            frames.append(pd.DataFrame(columns))
+            frame = part_frame(part)
+            block = "site"
+            while block in frame.columns:
+                block = f"at {block}"
+            frame.insert(0, block, part.site)
+            frames.append(frame)
         frames = [frame for frame in frames if len(frame)] or frames[:1]
         return pd.concat(frames, ignore_index=True)
 
     def plot(self) -> Figure:
-        """Draw every aggregate with its error bars, one colour per site."""
+        """Draw what was released, one colour per site: bars, or the figure that was approved.
+
+        Noisy aggregates have the error bars of their 95 % intervals. Of an approved table, every
+        column of numbers is drawn.
+        """
         from privnb.drawing import draw_release  # noqa: PLC0415 - matplotlib stays out of start-up
 
         return draw_release(self)
+
+    def record(self) -> dict[str, object] | None:
+        """Return what a published notebook is checked by: the releases with their receipts.
+
+        None where there is nothing to check: for mock answers.
+        """
+        parts = [
+            {
+                "site": part.site,
+                "owner": part.owner,
+                "key": part.key,
+                "receipt": dataclasses.asdict(part.receipt),
+                "released": self._released(part),
+            }
+            for part in self.parts
+            if part.receipt is not None and not part.label.mock
+        ]
+        if not parts:
+            return None
+        return {"version": 1, "request": self.request, "digest": self.digest, "parts": parts}
+
+    def bundle(self) -> dict[str, object]:
+        """All the forms in which a notebook shows and keeps it, by mime type."""
+        from privnb.rendering import release_html, release_text  # noqa: PLC0415 - it reads releases
+
+        forms: dict[str, object] = {
+            "text/html": release_html(self),
+            "text/plain": release_text(self),
+        }
+        record = self.record()
+        return forms if record is None else {**forms, RECORD_TYPE: record}
+
+    def _released(self, part: SiteRelease) -> dict[str, object]:
+        return {
+            "request": self.request,
+            "digest": self.digest,
+            "answer": part.answer and dataclasses.asdict(part.answer),
+            "output": part.output and dataclasses.asdict(part.output),
+            "label": dataclasses.asdict(part.label),
+        }
 
     def __str__(self) -> str:
         from privnb.rendering import release_text  # noqa: PLC0415 - rendering reads releases
@@ -224,6 +315,9 @@ class Release:
     def _repr_pretty_(self, printer: object, cycle: bool) -> None:  # noqa: FBT001 - IPython's protocol
         del cycle
         printer.text(str(self))  # type: ignore[attr-defined]
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        return self.bundle()
 
     def _repr_html_(self) -> str:
         from privnb.rendering import release_html  # noqa: PLC0415 - rendering reads releases

@@ -17,27 +17,36 @@ if TYPE_CHECKING:
 
     from privnb.computation import Scalar
     from privnb.errors import PrivnbError
-    from privnb.release import Estimate, Estimates, Release, SiteRelease
+    from privnb.release import Answer, Estimate, Estimates, Release, SiteRelease
 
 __all__ = [
+    "CELL",
+    "FULL_TABLE",
+    "KEY",
+    "NUMBER",
+    "QUIET_BANNER",
+    "aggregate_text",
+    "banner",
     "estimates_html",
     "estimates_text",
+    "heading",
     "label_text",
+    "problems_html",
     "release_html",
     "release_text",
     "scalar_text",
 ]
 
-_CELL = "padding:4px 14px;vertical-align:top;background:transparent"
-_KEY = f"{_CELL};text-align:left;font-weight:400"
-_NUMBER = f"{_CELL};text-align:right;white-space:nowrap"
-_FULL_TABLE = (
+CELL = "padding:4px 14px;vertical-align:top;background:transparent"
+KEY = f"{CELL};text-align:left;font-weight:400"
+NUMBER = f"{CELL};text-align:right;white-space:nowrap"
+FULL_TABLE = (
     "border-collapse:collapse;margin:0;width:100%;font-size:13px;border:none;"
     "font-variant-numeric:tabular-nums;table-layout:auto"
 )
 _MOCK_BANNER = "background:rgba(240,173,0,.18);border-bottom:2px dashed rgba(240,173,0,.9)"
 _HANGING = "padding-left:1em;text-indent:-1em"
-_QUIET_BANNER = f"background:{TINT};border-bottom:1px solid {LINE}"
+QUIET_BANNER = f"background:{TINT};border-bottom:1px solid {LINE}"
 _MOCK = "MOCK: synthetic rows of the mock twin. Nothing real was read, nothing was spent."
 
 
@@ -72,9 +81,38 @@ def aggregate_text(value: Scalar, half_width: float | None) -> tuple[str, str]:
 
 
 def release_html(release: Release) -> str:
-    """Draw the card of a release: one block of rows per site, then the privacy label in words."""
-    columns = list(dict.fromkeys(c.name for part in release.parts for c in part.answer.columns))
-    aggregates = {c.name for p in release.parts for c in p.answer.columns if c.role == "aggregate"}
+    """Draw the card of a release: what each site let out, then the privacy label in words."""
+    from privnb.output_rendering import output_html  # noqa: PLC0415 - it uses what is here
+
+    outputs = [part for part in release.parts if part.output is not None]
+    caption = _title(release)
+    tables = [output_html(part, title=_title(release, part)) for part in outputs]
+    if not outputs:
+        tables = [_noisy_table(release, caption)]
+    return tag(
+        "section",
+        banner(_MOCK, _MOCK_BANNER) if release.mock else "",
+        *tables,
+        *problems_html(release.problems),
+        _label_html(release),
+        class_="pn-release",
+        aria_label=caption,
+        style=CARD,
+    )
+
+
+def _title(release: Release, part: SiteRelease | None = None) -> str:
+    parts = release.parts if part is None else (part,)
+    where = f"{len(parts)} sites" if len(parts) > 1 else parts[0].site
+    if parts[0].output is None:
+        return f"{'Mock' if release.mock else 'Protected'} answer from {where}"
+    return f"{'Mock' if release.mock else 'Approved'} output from {where}"
+
+
+def _noisy_table(release: Release, title: str) -> Html:
+    noisy = [(part, part.answer) for part in release.parts if part.answer is not None]
+    columns = list(dict.fromkeys(c.name for _, answer in noisy for c in answer.columns))
+    aggregates = {c.name for _, answer in noisy for c in answer.columns if c.role == "aggregate"}
     head = tag(
         "tr",
         *(
@@ -82,69 +120,56 @@ def release_html(release: Release) -> str:
                 "th",
                 name,
                 scope="col",
-                style=f"{_NUMBER if name in aggregates else _KEY};font-weight:600;{MUTED}",
+                style=f"{NUMBER if name in aggregates else KEY};font-weight:600;{MUTED}",
             )
             for name in columns
         ),
     )
-    where = f"{len(release.parts)} sites" if len(release.parts) > 1 else release.parts[0].site
-    caption = f"{'Mock' if release.mock else 'Protected'} answer from {where}"
-    card = [
-        _banner(_MOCK, _MOCK_BANNER) if release.mock else "",
-        tag(
-            "table",
-            _caption(caption, " · ± is half of a 95 % interval"),
-            tag("thead", head, style=f"border-bottom:1px solid {LINE}"),
-            *(_site_block(part, len(columns)) for part in release.parts),
-            style=_FULL_TABLE,
-        ),
-        *_problems_html(release.problems),
-        _label_html(release),
-    ]
     return tag(
-        "section",
-        *card,
-        class_="pn-release",
-        aria_label=caption,
-        style=CARD,
+        "table",
+        heading(title, " · ± is half of a 95 % interval"),
+        tag("thead", head, style=f"border-bottom:1px solid {LINE}"),
+        *(_site_block(part.site, answer, len(columns)) for part, answer in noisy),
+        style=FULL_TABLE,
     )
 
 
-def _site_block(part: SiteRelease, width: int) -> Html:
+def _site_block(site: str, answer: Answer, width: int) -> Html:
     rows = [
         tag(
             "tr",
             *(
                 _value_cell(value, half, is_key=column.role == "key")
-                for column, value, half in zip(part.answer.columns, row, halves, strict=True)
+                for column, value, half in zip(answer.columns, row, halves, strict=True)
             ),
             style="background:transparent",
         )
-        for row, halves in zip(part.answer.rows, part.answer.half_widths, strict=True)
+        for row, halves in zip(answer.rows, answer.half_widths, strict=True)
     ]
     if not rows:
-        rows = [tag("tr", tag("td", "No groups.", colspan=width, style=f"{_KEY};{MUTED}"))]
+        rows = [tag("tr", tag("td", "No groups.", colspan=width, style=f"{KEY};{MUTED}"))]
     notes = [
         tag(
             "tr",
-            tag("td", note, colspan=width, style=f"{_KEY};font-size:12px;{MUTED}"),
+            tag("td", note, colspan=width, style=f"{KEY};font-size:12px;{MUTED}"),
             style="background:transparent",
         )
-        for note in part.answer.notes
+        for note in answer.notes
     ]
-    return tag("tbody", _block_heading(width, part.site), *rows, *notes)
+    return tag("tbody", _block_heading(width, site), *rows, *notes)
 
 
 def _value_cell(value: Scalar, half_width: float | None, *, is_key: bool) -> Html:
     if is_key:
-        return tag("th", scalar_text(value), scope="row", style=_KEY)
+        return tag("th", scalar_text(value), scope="row", style=KEY)
     shown, error = aggregate_text(value, half_width)
     if not error:
-        return tag("td", shown, style=_NUMBER)
-    return tag("td", shown, " ", tag("span", error, style=MUTED), style=_NUMBER)
+        return tag("td", shown, style=NUMBER)
+    return tag("td", shown, " ", tag("span", error, style=MUTED), style=NUMBER)
 
 
-def _caption(title: str, explanation: str) -> Html:
+def heading(title: str, explanation: str) -> Html:
+    """Caption a table that fills a card."""
     return tag(
         "caption",
         title,
@@ -156,16 +181,18 @@ def _caption(title: str, explanation: str) -> Html:
 
 def _block_heading(width: int, *words: object) -> Html:
     """Name the site above its rows."""
-    style = f"{_CELL};text-align:left;font-weight:600;padding-top:6px;background:{TINT}"
+    style = f"{CELL};text-align:left;font-weight:600;padding-top:6px;background:{TINT}"
     heading = tag("th", *words, scope="rowgroup", colspan=width, style=style)
     return tag("tr", heading, style="background:transparent")
 
 
-def _banner(words: str, look: str) -> Html:
+def banner(words: str, look: str) -> Html:
+    """Say one thing across the top of a card; ``look`` is its style."""
     return tag("div", words, role="note", style=f"padding:8px 14px;font-weight:600;{look}")
 
 
-def _problems_html(problems: Mapping[str, PrivnbError]) -> list[Html]:
+def problems_html(problems: Mapping[str, PrivnbError]) -> list[Html]:
+    """Say which sites gave nothing, and why."""
     return [
         tag(
             "div",
@@ -188,12 +215,12 @@ def _label_html(release: Release) -> Html:
                 "th",
                 heading,
                 scope="row",
-                style=f"{_CELL};text-align:left;white-space:nowrap;font-weight:400;{MUTED}",
+                style=f"{CELL};text-align:left;white-space:nowrap;font-weight:400;{MUTED}",
             ),
             tag(
                 "td",
                 *(tag("div", line, style=_HANGING) for line in lines),
-                style=f"{_CELL};text-align:left;max-width:46em;white-space:normal",
+                style=f"{CELL};text-align:left;max-width:46em;white-space:normal",
             ),
             style="background:transparent",
         )
@@ -201,9 +228,9 @@ def _label_html(release: Release) -> Html:
     ]
     label = tag(
         "table",
-        _caption("Privacy label", ""),
+        heading("Privacy label", ""),
         tag("tbody", *rows),
-        style=f"{_FULL_TABLE};font-size:12px",
+        style=f"{FULL_TABLE};font-size:12px",
     )
     return tag("div", label, style=f"border-top:1px solid {LINE};padding-bottom:6px")
 
@@ -212,25 +239,40 @@ def _label_lines(release: Release) -> list[tuple[str, list[str]]]:
     """Each line of the label once; where not all sites say it, with the names of those that do."""
     labels = release.labels
     prices: dict[str, tuple[str, ...]] = {
-        site: (f"epsilon {x.epsilon}, delta {x.delta}",) for site, x in labels.items()
+        site: (f"epsilon {x.epsilon}, delta {x.delta}",) if x.route == "noise" else ()
+        for site, x in labels.items()
     }
     if len(prices) > 1 and len(set(prices.values())) == 1:  # it is paid at every one of them
-        prices = {site: (f"{price[0]} at each site",) for site, price in prices.items()}
+        prices = {
+            site: tuple(f"{line} at each site" for line in price) for site, price in prices.items()
+        }
     parts: list[tuple[str, dict[str, tuple[str, ...]]]] = [
+        ("Released by", {site: label.approved_by for site, label in labels.items()}),
         ("Privacy loss", prices),
         ("Protects", {site: (label.unit,) for site, label in labels.items()}),
         ("Mechanism", {site: (label.mechanism,) for site, label in labels.items()}),
         ("Values limited", {site: label.clamps for site, label in labels.items()}),
+        ("Sandbox", {site: (label.sandbox,) for site, label in labels.items()}),
+        ("Counted", {site: (label.population,) for site, label in labels.items()}),
         ("Budget left", {site: (label.budget,) for site, label in labels.items()}),
         ("Does not protect", {site: label.not_protected for site, label in labels.items()}),
+        ("Audit", {part.site: _audited(part) for part in release.parts}),
     ]
     if release.mock:
-        parts = [part for part in parts if part[0] in ("Mechanism", "Values limited")]
+        parts = [part for part in parts if part[0] in ("Mechanism", "Values limited", "Sandbox")]
     listed = [(heading, lines) for heading, by_site in parts if (lines := _agreed(by_site))]
     question = f"digest {release.digest[:16]}"
     if not release.mock:  # nothing is kept of a mock answer that could be taken up again
         question = f"{question} · request {release.request[:8]}"
     return [*listed, ("Question", [question])]
+
+
+def _audited(part: SiteRelease) -> tuple[str, ...]:
+    """Say where the receipt, which was checked when the reply came in, has its event."""
+    if part.receipt is None:
+        return ()
+    _, size, *_ = [*part.receipt.checkpoint.split("\n"), ""]
+    return (f"event {part.receipt.index} in the site's log of {size} events; proof checked",)
 
 
 def _agreed(by_site: Mapping[str, tuple[str, ...]]) -> list[str]:
@@ -256,22 +298,32 @@ def label_text(release: Release) -> str:
 
 def release_text(release: Release) -> str:
     """Write a release as plain text: a table per site, then the privacy label."""
+    from privnb.output_rendering import output_text  # noqa: PLC0415 - it uses what is here
+
     blocks = [_MOCK] if release.mock else []
     for part in release.parts:
-        rows = [
-            [
-                scalar_text(value)
-                if column.role == "key"
-                else " ".join(aggregate_text(value, half)).rstrip()
-                for column, value, half in zip(part.answer.columns, row, halves, strict=True)
-            ]
-            for row, halves in zip(part.answer.rows, part.answer.half_widths, strict=True)
-        ]
-        lines = [clean(part.site), plain_table([c.name for c in part.answer.columns], rows)]
-        blocks.append("\n".join([*lines, *map(clean, part.answer.notes)]))
+        if part.output is not None:
+            blocks.append(f"{clean(_title(release, part))}\n{output_text(part.output)}")
+        if part.answer is not None:
+            blocks.append(f"{clean(part.site)}\n{_answer_text(part.answer)}")
     blocks += [f"Nothing from {site}: {clean(p)}" for site, p in release.problems.items()]
     blocks.append("Privacy label\n" + label_text(release))
     return "\n\n".join(blocks)
+
+
+def _answer_text(answer: Answer) -> str:
+    rows = [
+        [
+            scalar_text(value)
+            if column.role == "key"
+            else " ".join(aggregate_text(value, half)).rstrip()
+            for column, value, half in zip(answer.columns, row, halves, strict=True)
+        ]
+        for row, halves in zip(answer.rows, answer.half_widths, strict=True)
+    ]
+    return "\n".join(
+        [plain_table([c.name for c in answer.columns], rows), *map(clean, answer.notes)]
+    )
 
 
 # Estimates
@@ -290,20 +342,20 @@ def estimates_html(estimates: Estimates) -> str:
         "tr",
         *(
             tag("th", name, scope="col", style=f"{style};font-weight:600;{MUTED}")
-            for name, style in zip(_ESTIMATE_COLUMNS, (_KEY, _NUMBER, _KEY), strict=True)
+            for name, style in zip(_ESTIMATE_COLUMNS, (KEY, NUMBER, KEY), strict=True)
         ),
     )
     return tag(
         "section",
-        _banner("Dry run: the data was not touched, nothing was spent.", _QUIET_BANNER),
+        banner("Dry run: the data was not touched, nothing was spent.", QUIET_BANNER),
         tag(
             "table",
-            _caption("Expected error", " · ± is half of a 95 % interval"),
+            heading("Expected error", " · ± is half of a 95 % interval"),
             tag("thead", head, style=f"border-bottom:1px solid {LINE}"),
             *(_estimate_block(site, e) for site, e in estimates.by_site.items()),
-            style=_FULL_TABLE,
+            style=FULL_TABLE,
         ),
-        *_problems_html(estimates.problems),
+        *problems_html(estimates.problems),
         tag(
             "div",
             *(tag("div", remark) for remark in remarks),
@@ -320,9 +372,9 @@ def _estimate_block(site: str, estimate: Estimate) -> Html:
     rows = [
         tag(
             "tr",
-            tag("th", line.name, scope="row", style=_KEY),
-            tag("td", _expected(line.half_width), style=_NUMBER),
-            tag("td", line.note, style=f"{_KEY};{MUTED}"),
+            tag("th", line.name, scope="row", style=KEY),
+            tag("td", _expected(line.half_width), style=NUMBER),
+            tag("td", line.note, style=f"{KEY};{MUTED}"),
             style="background:transparent",
         )
         for line in estimate.lines

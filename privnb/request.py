@@ -3,38 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import contextlib
 import time
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from privnb.errors import (
+    AuditBroken,
     BadMessage,
+    ExchangeError,
     ExchangeUnavailable,
     PrivnbError,
     RequestRefused,
     ResultPending,
-    SiteFailure,
     error_from_code,
 )
-from privnb.markup import clean
-from privnb.release import Answer, Release, SiteRelease
+from privnb.release import Release, SiteRelease
+from privnb.replies import believed
+from privnb.standing import SiteStatus, Standing, standing, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Generator, Mapping, Sequence
+
+    from pandas import DataFrame
 
     from privnb.computation import Computation
-    from privnb.messages import Reply
+    from privnb.messages import Reply, RequestState
     from privnb.store import Record, Store
 
-__all__ = ["Request", "SiteStatus"]
-
-SiteStatus: TypeAlias = Literal["waiting", "released", "refused", "failed", "cancelled"]
+__all__ = ["Request", "SiteStatus", "Standing", "Way"]
 
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05
-_CODE = re.compile(r"E_[A-Z_]{1,40}")
-_DISTRUST = "Do not use this site's answer, and tell its owner."
-_LARGEST_INTEGER = 2**63
+_FRESH_SECONDS = 1.0
+"""Sites are not asked again how far a request is before this."""
+_LOOK_SECONDS = 3.0
+"""How long showing a handle may wait for what the sites say about it."""
+
+
+class Way(Protocol):
+    """What a request needs of the way to its sites."""
+
+    def fetch(self, owner: str) -> None:
+        """Take in what has arrived from one owner's site; raises `ExchangeUnavailable`."""
+        ...
+
+    def prove(self, site: str, owner: str, reply: Reply) -> str | None:
+        """Check that a release is in its site's audit log, and return the key that proves it.
+
+        None while it cannot be checked yet. Raises `AuditBroken`.
+        """
+        ...
+
+    def states(
+        self, requests: Sequence[Request], *, seconds: float
+    ) -> Mapping[tuple[str, str], RequestState]:
+        """Ask sites how far requests are; by request and owner, as far as they say in time."""
+        ...
 
 
 class Request:
@@ -49,14 +73,17 @@ class Request:
         What was asked.
     store
         Where replies are kept.
-    fetch
-        Takes in what has arrived from one owner's site; raises `ExchangeUnavailable`.
+    way
+        How replies come in and are proved.
     """
 
-    def __init__(self, record: Record, *, store: Store, fetch: Callable[[str], None]) -> None:
+    def __init__(self, record: Record, *, store: Store, way: Way) -> None:
         self._record = record
         self._store = store
-        self._fetch = fetch
+        self._way = way
+        self._keys: dict[str, str] = {}
+        self._told: dict[str, RequestState] = {}
+        self._told_at: float | None = None
         self._replies: dict[str, Reply | PrivnbError] = {
             site: error_from_code(problem.code, problem.message, problem.hint)
             for site, problem in (record.unsent or {}).items()
@@ -97,13 +124,51 @@ class Request:
         """Whether no site is being waited for."""
         return "waiting" not in self.status.values()
 
+    @property
+    def owners(self) -> Mapping[str, str]:
+        """Whose the sites are that have not answered: owner by site name."""
+        return {s: o for s, o in self._record.sites.items() if self._status(s) == "waiting"}
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """Where it stands at each site, as far as is known here; see `look`."""
+        return tuple(
+            standing(self._record, site, reply=self._replies.get(site), told=self._told.get(site))
+            for site in self.sites
+        )
+
+    @property
+    def in_review(self) -> bool:
+        """Whether every site that has not answered waits for a person, as far as is known here."""
+        waiting = [s for s in self.standings if self._status(s.site) == "waiting"]
+        return bool(waiting) and all(s.in_review for s in waiting)
+
     def poll(self) -> bool:
         """Take in what has arrived, and tell whether the request is done. Does not wait."""
         for site, owner in self._record.sites.items():
             if site not in self._replies and self._look(site, owner) is None:
-                self._fetch(owner)
+                self._way.fetch(owner)
                 self._look(site, owner)
         return self.done
+
+    def look(self, *, seconds: float = _LOOK_SECONDS) -> tuple[Standing, ...]:
+        """Ask the sites how far they are, and wait some seconds at most for what they say.
+
+        SQL is answered or refused at once, so only sites that work on Python are asked. What is
+        known here is returned in any case.
+        """
+        with contextlib.suppress(ExchangeError):  # what is known here is told all the same
+            if not self.poll() and self.computation and self.computation.kind == "python":
+                self.hear(self._way.states([self], seconds=seconds))
+                self.poll()
+        return self.standings
+
+    def hear(self, states: Mapping[tuple[str, str], RequestState]) -> None:
+        """Remember what sites said about this request, by request and owner."""
+        self._told_at = time.monotonic()
+        for site, owner in self._record.sites.items():
+            if (self.id, owner) in states:
+                self._told[site] = states[self.id, owner]
 
     def result(self, timeout: float | None = None) -> Release:
         """Wait for every site, and return what they released.
@@ -120,7 +185,7 @@ class Request:
         ------
         ResultPending
             The time is over. The request stays alive: ask again later.
-        QueryRefused, RequestRefused, SiteFailure, BadMessage
+        QueryRefused, RequestRefused, SiteFailure, BadMessage, AuditBroken
             What the sites answered, if none of them released anything.
         """
         end = None if timeout is None else time.monotonic() + timeout
@@ -157,9 +222,33 @@ class Request:
             pause = min(pause * 1.1, _LONGEST_PAUSE)
         return self._release()
 
+    @property
+    def value(self) -> object:
+        """The value of the release, once there is one; `ResultPending` until then."""
+        return self.result(timeout=0).value
+
+    @property
+    def df(self) -> DataFrame:
+        """The table of the release, once there is one; `ResultPending` until then."""
+        return self.result(timeout=0).df
+
     def __repr__(self) -> str:
         states = ", ".join(f"{site}: {state}" for site, state in self.status.items())
         return f"<Request {self.id[:8]} {states}>"
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        """Show the release once there is one, and where the request stands until then."""
+        from privnb.request_rendering import (  # noqa: PLC0415 - it reads requests
+            request_html,
+            request_text,
+        )
+
+        if self._told_at is None or time.monotonic() - self._told_at > _FRESH_SECONDS:
+            self.look()
+        if self._poll_patiently():
+            with contextlib.suppress(PrivnbError):  # the refusals of all sites are shown below
+                return self._release().bundle()
+        return {"text/html": request_html(self), "text/plain": request_text(self)}
 
     def _poll_patiently(self) -> bool:
         try:
@@ -170,84 +259,57 @@ class Request:
     def _look(self, site: str, owner: str) -> Reply | PrivnbError | None:
         try:
             reply = self._store.reply(self.id, owner)
-        except BadMessage as problem:
-            self._replies[site] = problem
-            return problem
-        if reply is None:
-            return None
-        self._replies[site] = self._checked(site, reply)
-        return self._replies[site]
-
-    def _checked(self, site: str, reply: Reply) -> Reply | PrivnbError:
-        if reply.problem is not None:
-            problem = reply.problem
-            code = problem.code if _CODE.fullmatch(problem.code) else RequestRefused.default_code
-            # It will be printed as it is, in terminals too.
-            return error_from_code(code, clean(problem.message), clean(problem.hint))
-        expected = self.digest or None
-        if reply.request != self.id or reply.digest != expected:
-            return BadMessage(
-                f"{site} answered another question than the one that was asked.",
-                hint=_DISTRUST,
-            )
-        if reply.answer is not None and not _is_table(reply.answer):
-            return BadMessage(f"The answer of {site} is not a table.", hint=_DISTRUST)
-        mock = self._record.action == "mock"
-        if reply.label is not None and reply.label.mock != mock:
-            claimed, asked = (
-                ("the data", "its mock twin") if mock else ("its mock twin", "the data")
-            )
-            return BadMessage(
-                f"{site} says that it answered from {claimed}, but {asked} was asked.",
-                hint=_DISTRUST,
-            )
-        return reply
+            found = None if reply is None else believed(reply, site=site, record=self._record)
+            if found is None or isinstance(found, PrivnbError):
+                pass
+            elif self._record.action == "run" and _releases(found):
+                key = self._way.prove(site, owner, found)
+                if key is None:
+                    return None
+                self._keys[site] = key
+        except (BadMessage, AuditBroken) as problem:
+            found = problem
+        if found is not None:
+            self._replies[site] = found
+        return found
 
     def _status(self, site: str) -> SiteStatus:
-        reply = self._replies.get(site)
-        if reply is None:
-            return "waiting"
-        if not isinstance(reply, PrivnbError):
-            return "released"
-        if reply.code == "E_CANCELLED":
-            return "cancelled"
-        return "failed" if isinstance(reply, SiteFailure | BadMessage) else "refused"
+        return status_of(self._replies.get(site))
 
     def _release(self) -> Release:
         parts: list[SiteRelease] = []
         problems: dict[str, PrivnbError] = {}
-        for site in self.sites:
+        for site, owner in self._record.sites.items():
             reply = self._replies[site]
             if isinstance(reply, PrivnbError):
                 problems[site] = reply
-            elif reply.answer is None or reply.label is None:
+            elif reply.label is None or not _releases(reply):
                 problems[site] = BadMessage(f"{site} sent no answer.", hint="Tell its owner.")
             else:
-                parts.append(SiteRelease(site=site, answer=reply.answer, label=reply.label))
+                part = SiteRelease(
+                    site=site,
+                    owner=owner,
+                    answer=reply.answer,
+                    output=reply.output,
+                    label=reply.label,
+                    receipt=reply.receipt if site in self._keys else None,
+                    key=self._keys.get(site, ""),
+                )
+                parts.append(part)
         if not parts:
             raise next(iter(problems.values()))
         return Release(request=self.id, digest=self.digest, parts=tuple(parts), problems=problems)
 
     def _pending(self) -> ResultPending:
-        waiting = [site for site in self.sites if self._status(site) == "waiting"]
+        waiting = [s for s in self.standings if self._status(s.site) == "waiting"]
+        said = f"No answer yet from {', '.join(s.site for s in waiting)}"
+        if self.in_review:
+            said = "; ".join(f"{s.site} is {s.state}: {s.deciders}".rstrip(": ") for s in waiting)
         return ResultPending(
-            f"No answer yet from {', '.join(waiting)}; the request stays alive.",
+            f"{said}; the request stays alive.",
             hint=f"Get it later with %privnb result {self.id[:8]}.",
         )
 
 
-def _is_table(answer: Answer) -> bool:
-    """Tell whether an answer can be shown: one site's nonsense must not hide what others sent."""
-    names = [column.name for column in answer.columns]
-    names += [f"± {column.name}" for column in answer.columns if column.role == "aggregate"]
-    return (
-        bool(answer.columns)
-        and len(set(names)) == len(names)
-        and len(answer.rows) == len(answer.half_widths)
-        and all(len(row) == len(answer.columns) for row in (*answer.rows, *answer.half_widths))
-        and all(
-            not isinstance(value, int) or abs(value) <= _LARGEST_INTEGER
-            for row in answer.rows
-            for value in row
-        )
-    )
+def _releases(reply: Reply) -> bool:
+    return reply.answer is not None or reply.output is not None

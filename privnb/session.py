@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from privnb import wire
-from privnb.computation import Computation, Parameters, parse_epsilon
 from privnb.directory import Directory
 from privnb.dispatch import QUICK_SECONDS, Dispatch
-from privnb.errors import ExchangeError, PrivnbError, QueryRefused, RequestRefused
+from privnb.errors import (
+    BadMessage,
+    ExchangeError,
+    ExchangeUnavailable,
+    PrivnbError,
+    QueryRefused,
+    RequestRefused,
+)
+from privnb.preview import Preview
+from privnb.questions import (
+    access_ask,
+    python_computation,
+    require_purpose,
+    require_python,
+    sql_computation,
+)
 from privnb.release import Estimates, Release
+from privnb.replies import DISTRUST
 from privnb.store import Store
 
 if TYPE_CHECKING:
@@ -23,9 +37,11 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
-    from privnb.datasite.ports import AnalystPort
-    from privnb.messages import Budget, SiteDescription
+    from privnb.computation import Computation, Parameters
+    from privnb.datasite.ports import AnalystPort, SiteCard
+    from privnb.messages import Budget, ConsentEntry, SiteDescription, TemplateOffer
     from privnb.request import Request
+    from privnb.standing import Standing
 
 __all__ = ["Session", "connect", "default_home"]
 
@@ -173,6 +189,55 @@ class Session:
 
         return budgets_frame(self.budgets())
 
+    # Consent
+
+    def consents(self) -> tuple[tuple[str, ConsentEntry], ...]:
+        """Tell where each consent to us stands, as (site, consent), asked of the sites now."""
+        described = self.descriptions(refresh=True)
+        return tuple((name, entry) for name, site in described.items() for entry in site.consents)
+
+    def request_access(
+        self,
+        site: str,
+        table: str,
+        purpose: str,
+        reason: str,
+        epsilon: float | str | Decimal | None = None,
+    ) -> ConsentEntry:
+        """Ask an owner for a table and a purpose; the owner accepts, limits or refuses.
+
+        Parameters
+        ----------
+        reason
+            What you want to find out, for the owner to read.
+        epsilon
+            The privacy budget you hope for, above 0 and at most 1000; left out where you only
+            want to run cells that people approve.
+
+        Returns
+        -------
+        ConsentEntry
+            Where the consent stands: pending, or what the owner decided before.
+
+        Raises
+        ------
+        UnknownName
+            The site has no such table, or does not allow that purpose for it.
+        RequestRefused
+            No reason was given, or the site takes no such request.
+        ResultPending
+            The site is silent. It finds the request when it is back.
+        """
+        chosen = self._directory.chosen([site])
+        access = access_ask(table, purpose=purpose, reason=reason, epsilon=epsilon)
+        self._directory.offering(chosen, lambda name, d: require_purpose(name, d, access))
+        (reply,) = self._dispatch.answers("request-access", chosen, access=access).values()
+        if isinstance(reply, PrivnbError):
+            raise reply
+        if reply.consent is None:
+            raise BadMessage(f"{site} did not say where the request stands.", hint=DISTRUST)
+        return reply.consent
+
     # Questions
 
     def secure(
@@ -219,15 +284,92 @@ class Session:
         >>> request.result(timeout=60).df  # doctest: +SKIP
         """
         chosen = self._directory.chosen(sites)
-        if not purpose:
-            raise RequestRefused(
-                "No purpose was given.",
-                hint=f"Add --purpose {self._a_purpose(chosen)} (in Python purpose=…); "
-                "%privnb sites lists the purposes of each table.",
-                code="E_PURPOSE",
-            )
-        computation = _computation(sql, epsilon=epsilon, purpose=purpose, params=params)
-        return self._dispatch.send("run", chosen, computation)
+        self._require_a_purpose(purpose, chosen)
+        computation = sql_computation(sql, epsilon=epsilon, purpose=purpose, params=params)
+        return self._dispatch.send("run", _owners(chosen), computation)
+
+    def python(  # noqa: PLR0913 - keywords, each one part of the question
+        self,
+        source: str,
+        *,
+        sites: Sequence[str],
+        tables: Sequence[str],
+        purpose: str,
+        output: str | None = None,
+        params: Parameters | None = None,
+    ) -> Request:
+        """Ask sites to run Python next to their data, and to let out what it declares.
+
+        What comes back is exact: people at the site, or a rule of its owner's, release it.
+
+        Parameters
+        ----------
+        source
+            The code; it is sent, hashed and shown to the reviewers exactly as written.
+        sites
+            Names of the sites to ask; each decides for itself.
+        tables
+            The tables that the code gets, as pandas frames of these names.
+        purpose
+            What the output is for; must be one the site's grant covers.
+        output
+            The variable that holds the output; None: the last expression.
+        params
+            Variables that the code finds: JSON scalars, or lists of them.
+
+        Raises
+        ------
+        UnknownName
+            No such site, or a site has no such table.
+        QueryRefused
+            The code does not compile, or declares no output; parameters make no sense.
+        RequestRefused
+            No purpose was given, or a site takes no Python.
+        NotAPeer, KeyChanged
+            A site has not accepted us, or shows another key than before.
+
+        Examples
+        --------
+        >>> request = session.python(
+        ...     "visits.mdvis.describe()",
+        ...     sites=["northside"],
+        ...     tables=["visits"],
+        ...     purpose="utilisation-research",
+        ... )  # doctest: +SKIP
+        >>> request  # shows who decides, and the output once it is released  # doctest: +SKIP
+        """
+        chosen = self._directory.chosen(sites)
+        self._require_a_purpose(purpose, chosen)
+        computation = self._python_computation(
+            source, chosen, tables=tables, purpose=purpose, output=output, params=params
+        )
+        return self._dispatch.send("run", _owners(chosen), computation)
+
+    def preview(  # noqa: PLR0913 - what `python` takes
+        self,
+        source: str,
+        *,
+        sites: Sequence[str],
+        tables: Sequence[str],
+        purpose: str | None = None,
+        output: str | None = None,
+        params: Parameters | None = None,
+    ) -> Preview:
+        """Tell what would become of Python code at each site: who decides, under which limits.
+
+        Takes what `python` takes. Costs nothing and touches no data; only what sites say about
+        themselves is looked at.
+        """
+        chosen = self._directory.chosen(sites)
+        computation = self._python_computation(
+            source, chosen, tables=tables, purpose=purpose, output=output, params=params
+        )
+        described = self._directory.describe()
+        return Preview(
+            computation=computation,
+            sites={name: described[name] for name in chosen if name in described},
+            silent=tuple(name for name in chosen if name not in described),
+        )
 
     def estimate(
         self,
@@ -240,7 +382,7 @@ class Session:
     ) -> Estimates:
         """Learn the price and the expected error at each site. Costs nothing, touches no data."""
         chosen = self._directory.chosen(sites)
-        computation = _computation(sql, epsilon=epsilon, purpose=purpose, params=params)
+        computation = sql_computation(sql, epsilon=epsilon, purpose=purpose, params=params)
         replies = self._dispatch.answers("estimate", chosen, computation)
         found = {
             site: reply.estimate
@@ -252,38 +394,125 @@ class Session:
             raise next(iter(problems.values()))
         return Estimates(by_site=found, problems=problems)
 
-    def mock(
+    def mock(  # noqa: PLR0913 - what `secure` or `python` takes
         self,
-        sql: str,
+        source: str,
         *,
         sites: Sequence[str],
         epsilon: float | str | Decimal = 1,
         params: Parameters | None = None,
+        kind: Literal["sql", "python"] = "sql",
+        tables: Sequence[str] = (),
+        output: str | None = None,
     ) -> Release:
-        """Try a question on the sites' mock twins: synthetic rows, nothing spent, nothing real."""
+        """Try a question on the sites' mock twins: synthetic rows, nothing spent, nothing real.
+
+        Parameters
+        ----------
+        source
+            SQL, or Python, as ``kind`` says; SQL has an ``epsilon``, Python has ``tables`` and
+            perhaps an ``output``.
+        """
         chosen = self._directory.chosen(sites)
-        computation = _computation(sql, epsilon=epsilon, purpose=None, params=params)
-        request = self._dispatch.send("mock", chosen, computation)
+        seconds = QUICK_SECONDS
+        if kind == "python":
+            computation = self._python_computation(
+                source, chosen, tables=tables, purpose=None, output=output, params=params
+            )
+            offers = [d.python for d in self._directory.recalled(chosen).values()]
+            seconds += max((offer.seconds for offer in offers if offer), default=0)
+        else:
+            computation = sql_computation(source, epsilon=epsilon, purpose=None, params=params)
+        request = self._dispatch.send("mock", _owners(chosen), computation)
         try:
-            return request.result(timeout=QUICK_SECONDS)
+            return request.result(timeout=seconds)
         finally:
             self._store.forget(request.id)
+
+    def template_offers(self, *, refresh: bool = False) -> tuple[tuple[str, TemplateOffer], ...]:
+        """List the cells that owners wrote and release without a human, as (site, template)."""
+        return tuple(
+            (name, template)
+            for name, site in self.descriptions(refresh=refresh).items()
+            if site.python is not None
+            for template in site.python.templates
+        )
+
+    def templates(self) -> DataFrame:
+        """One row per template of each site: tables, purposes, parameters, what it is for."""
+        from privnb.listings import templates_frame  # noqa: PLC0415 - pandas stays out of start-up
+
+        return templates_frame(self.template_offers(refresh=True))
 
     # Requests made before
 
     def requests(self) -> DataFrame:
-        """One row per request of ours, newest first: state per site, purpose, epsilon, question."""
+        """One row per request of ours, newest first: how far it is at each site, who decides."""
         from privnb.listings import requests_frame  # noqa: PLC0415 - pandas stays out of start-up
 
-        requests = [self._dispatch.take_up(record) for record in self._store.records()]
+        return requests_frame(self.states())
+
+    def states(self, requests: Sequence[Request] | None = None) -> tuple[Standing, ...]:
+        """Tell where requests stand at each of their sites; all of ours, newest first, if None.
+
+        Each site is asked once, about all that wait for it; one that does not answer within some
+        seconds is told of as it last was.
+        """
+        if requests is None:
+            requests = [self._dispatch.take_up(record) for record in self._store.records()]
+        waiting = []
         for request in requests:
-            with contextlib.suppress(ExchangeError):  # what is known here is listed all the same
+            with contextlib.suppress(
+                ExchangeUnavailable
+            ):  # what is known here is told all the same
+                if request.poll() or request.computation is None:
+                    continue
+            if request.computation is not None and request.computation.kind == "python":
+                waiting.append(request)
+        with contextlib.suppress(ExchangeError):
+            states = self._dispatch.states(waiting, seconds=QUICK_SECONDS)
+            for request in waiting:
+                request.hear(states)
                 request.poll()
-        return requests_frame(requests)
+        return tuple(standing for request in requests for standing in request.standings)
 
     def request(self, request: str) -> Request:
         """Take up a request again by its id, or the beginning of it."""
         return self._dispatch.take_up(self._store.record(request))
+
+    def _require_a_purpose(self, purpose: str, chosen: Mapping[str, SiteCard]) -> None:
+        if not purpose:
+            raise RequestRefused(
+                "No purpose was given.",
+                hint=f"Add --purpose {self._a_purpose(chosen)} (in Python purpose=…); "
+                "%privnb sites lists the purposes of each table.",
+                code="E_PURPOSE",
+            )
+
+    def _python_computation(  # noqa: PLR0913 - keywords, each one part of the question
+        self,
+        source: str,
+        chosen: Mapping[str, SiteCard],
+        *,
+        tables: Sequence[str],
+        purpose: str | None,
+        output: str | None,
+        params: Parameters | None,
+    ) -> Computation:
+        names = [tables] if isinstance(tables, str) else list(dict.fromkeys(tables))
+        if not names:
+            known = {t.name for d in self._directory.recalled(chosen).values() for t in d.tables}
+            example = min(known, default="TABLE")
+            raise QueryRefused(
+                "No table was named.",
+                hint=f"Add --table {example} (in Python tables=[{example!r}]); repeat it for more.",
+                code="E_NO_TABLE",
+            )
+        computation = python_computation(
+            source, tables=names, purpose=purpose, output=output, params=params
+        )
+        self._directory.offering(chosen, lambda name, d: require_python(name, d, names))
+        return computation
 
     def _a_purpose(self, sites: Iterable[str]) -> str:
         """Name a purpose that one of the sites allows, as an example; dots if none is known."""
@@ -292,41 +521,5 @@ class Session:
         return next(allowed, "…")
 
 
-def _computation(
-    sql: str,
-    *,
-    epsilon: float | str | Decimal,
-    purpose: str | None,
-    params: Parameters | None,
-) -> Computation:
-    if not sql.strip():
-        raise QueryRefused(
-            "The query is empty.",
-            hint="Write one SELECT, for example SELECT COUNT(*) FROM visits.",
-            code="E_NOT_SELECT",
-        )
-    return Computation(
-        kind="sql",
-        source=sql,
-        parameters=_checked_parameters(params),
-        purpose=purpose,
-        epsilon=str(parse_epsilon(epsilon)),
-    )
-
-
-def _checked_parameters(params: Parameters | None) -> Parameters | None:
-    """Take JSON scalars and flat lists of them, and say which parameter is something else."""
-    checked: Parameters = {}
-    for name, value in (params or {}).items():
-        items = value if isinstance(value, list) else [value]
-        for item in items:
-            finite = not isinstance(item, float) or math.isfinite(item)
-            if not (finite and isinstance(item, bool | int | float | str | None)):
-                raise QueryRefused(
-                    f"Parameter {name!r} holds a value of type {type(item).__name__}"
-                    f"{'' if finite else ' that is not finite'}.",
-                    hint="A parameter is text, a finite number, true, false, None, or a list.",
-                    code="E_PARAMETER",
-                )
-        checked[name] = value
-    return checked or None
+def _owners(chosen: Mapping[str, SiteCard]) -> Mapping[str, str]:
+    return {name: card.owner for name, card in chosen.items()}

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from privnb import wire
 from privnb.computation import Computation
@@ -18,7 +18,11 @@ from privnb.messages import Problem, Reply, SiteDescription
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Record", "Store"]
+__all__ = ["Action", "Record", "Store"]
+
+Action: TypeAlias = Literal[
+    "describe", "estimate", "mock", "run", "status", "request-access", "audit"
+]
 
 
 @wire.message
@@ -26,7 +30,7 @@ class Record:
     """One request as it was made: what was asked, of whom, and when."""
 
     request: str
-    action: Literal["describe", "estimate", "mock", "run"]
+    action: Action
     asked_at: str
     """UTC, ISO 8601, microseconds: fine enough to put requests in order."""
     sites: dict[str, str]
@@ -40,10 +44,12 @@ class Store:
     """Files under one folder; every write is atomic and durable, so a crash loses nothing.
 
     ``requests/ID/record.json`` is the request, ``requests/ID/OWNER.json`` what that owner's site
-    replied, ``descriptions/OWNER.json`` the newest description of a site.
+    replied, ``requests/ID/OWNER.key`` the key by which that was proved to be in the site's audit
+    log, ``descriptions/OWNER.json`` the newest description of a site.
     """
 
     def __init__(self, home: Path) -> None:
+        self.home = home
         self._requests = home / "requests"
         self._descriptions = home / "descriptions"
         try:
@@ -99,6 +105,17 @@ class Store:
         except FileNotFoundError:
             return None
         return wire.decode(Reply, data, what=f"The reply of {owner}")
+
+    def note_proof(self, request: str, owner: str, key: str) -> None:
+        """Write down that a reply was proved once: later logs of the site change nothing of it."""
+        _write(self._requests / request / f"{owner}.key", key.encode())
+
+    def proof(self, request: str, owner: str) -> str | None:
+        """Return the key by which a site's reply was proved, if it was."""
+        try:
+            return (self._requests / request / f"{owner}.key").read_text()
+        except FileNotFoundError:
+            return None
 
     def forget(self, request: str) -> None:
         """Remove a request that nobody will look for again."""

@@ -24,7 +24,7 @@ PURE = {
     "privnb.release",
     "privnb.wire",
 }
-SHOWING = {"privnb.rendering", "privnb.drawing", "privnb.listings"}
+SHOWING = {"privnb.rendering", "privnb.drawing", "privnb.listings", "privnb.tabular"}
 TO_A_PERSON = {
     "privnb.session",
     "privnb.release",

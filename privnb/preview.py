@@ -1,0 +1,95 @@
+"""What would become of a Python cell at each site, told from what sites say about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from privnb.computation import Computation
+    from privnb.messages import SiteDescription
+
+__all__ = ["Preview"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What each site would do with a Python cell. Nothing was asked of the data, nothing spent."""
+
+    computation: Computation
+    sites: Mapping[str, SiteDescription]
+    """What each site says about itself."""
+    silent: tuple[str, ...] = ()
+    """Sites that have never said anything about themselves."""
+
+    def facts(self, site: str) -> tuple[tuple[str, str], ...]:
+        """List what would happen at one site, as pairs of subject and words."""
+        offer = self.sites[site].python
+        if offer is None:
+            return (("Who decides", "nobody: this site takes no Python cells"),)
+        template = self.template(site)
+        decides = offer.review
+        if template is not None:
+            decides = f"nobody has to: it is the owner's template {template}, released at once"
+        return (
+            ("Who decides", decides),
+            ("Consent", self._consent(site)),
+            ("Output", f"at most {offer.max_rows:,} rows and {offer.max_bytes:,} bytes"),
+            ("Groups", f"at least {offer.min_units} behind each row, or a reviewer decides"),
+            ("Runs for", f"at most {offer.seconds} seconds"),
+            ("Packages", ", ".join(offer.packages)),
+            ("Sandbox", offer.sandbox),
+        )
+
+    def template(self, site: str) -> str | None:
+        """Name the owner's template that this cell is, if it is one."""
+        asked = self.computation
+        offer = self.sites[site].python
+        for template in offer.templates if offer else ():
+            same = (template.source, template.output) == (asked.source, asked.output)
+            given = set(asked.parameters or {})
+            if same and set(template.tables) == set(asked.tables or ()):
+                return template.name if given == set(template.parameters) else None
+        return None
+
+    def covered(self, site: str) -> bool | None:
+        """Whether consent covers all tables for the purpose; None when no purpose is named."""
+        if self.computation.purpose is None:
+            return None
+        return not self._uncovered(site)
+
+    def _uncovered(self, site: str) -> list[str]:
+        described, purpose = self.sites[site], self.computation.purpose
+        granted = {
+            entry.table
+            for entry in described.consents
+            if entry.state == "granted" and entry.purpose == purpose
+        }
+        return [table for table in self.computation.tables or () if table not in granted]
+
+    def _consent(self, site: str) -> str:
+        if self.computation.purpose is None:
+            return "say --purpose to see whether it covers this"
+        uncovered = self._uncovered(site)
+        if not uncovered:
+            return "covers this"
+        return (
+            f"none for {', '.join(uncovered)} and {self.computation.purpose}: "
+            "ask for it with %privnb request-access"
+        )
+
+    def __str__(self) -> str:
+        from privnb.request_rendering import preview_text  # noqa: PLC0415 - it reads previews
+
+        return preview_text(self)
+
+    def _repr_pretty_(self, printer: object, cycle: bool) -> None:  # noqa: FBT001 - IPython's protocol
+        del cycle
+        printer.text(str(self))  # type: ignore[attr-defined]
+
+    def _repr_html_(self) -> str:
+        from privnb.request_rendering import preview_html  # noqa: PLC0415 - it reads previews
+
+        return preview_html(self)
