@@ -13,16 +13,7 @@ from privnb.output import Output
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = [
-    "KNOWN_ERRORS",
-    "KNOWN_TYPES",
-    "Cell",
-    "Failed",
-    "Finished",
-    "Job",
-    "Reply",
-    "SandboxLimits",
-]
+__all__ = ["Cell", "Failed", "Finished", "Job", "Reply", "SandboxLimits"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,36 +103,3 @@ class Reply:
     error: str | None = None
     line: int | None = None
     output_type: str | None = None
-
-
-KNOWN_ERRORS = frozenset(
-    """
-    ArithmeticError AssertionError AttributeError BufferError EOFError FileExistsError
-    FileNotFoundError FloatingPointError ImportError IndentationError IndexError IsADirectoryError
-    KeyError KeyboardInterrupt LookupError MemoryError ModuleNotFoundError NameError
-    NotADirectoryError NotImplementedError OSError OverflowError PermissionError RecursionError
-    RuntimeError StopIteration SyntaxError SystemExit TabError TimeoutError TypeError
-    UnboundLocalError UnicodeDecodeError UnicodeEncodeError UnicodeError ValueError
-    ZeroDivisionError
-    ConvergenceWarning DataError IntCastingNaNError InvalidIndexError LinAlgError MergeError
-    MissingDataError NotFittedError OutOfBoundsDatetime ParserError PatsyError
-    PerfectSeparationError SpecificationError UndefinedVariableError
-    """.split()
-)
-"""Exceptions of Python and of the usual packages, by class name."""
-
-KNOWN_TYPES = frozenset(
-    """
-    NoneType bool bytes complex dict float frozenset function generator int list map module object
-    range set slice str tuple type zip
-    Categorical DataFrame DataFrameGroupBy DatetimeIndex Index Interval MultiIndex NAType NaTType
-    Period RangeIndex Rolling Series SeriesGroupBy Styler
-    complex128 complex64 matrix ndarray recarray void csr_array csr_matrix
-    BinaryResultsWrapper GEEResultsWrapper GLM GLMResultsWrapper Logit MixedLMResultsWrapper OLS
-    OLSResults PHReg RegressionResultsWrapper Results SimpleTable Summary
-    ConfusionMatrixDisplay KMeans LinearRegression LogisticRegression PCA Pipeline
-    RandomForestClassifier RandomForestRegressor StandardScaler
-    Axes Figure Table
-    """.split()
-)
-"""Types of Python and of the usual packages that a cell may end with by mistake."""

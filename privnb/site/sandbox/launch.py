@@ -88,7 +88,7 @@ class Launch:
             "TZ": "UTC",
         }
 
-    def command(self, *arguments: str, scratch: str | None, info: int | None) -> list[str]:
+    def command(self, *arguments: str, info: int | None) -> list[str]:
         """Return the command line that starts a worker with some arguments to its main."""
         python = [_interpreter(), "-I", "-S", "-B", "-c", _START, str(_ROOT), *arguments]
         return [*self._around(info), *python] if self.bubblewrap else python
@@ -121,7 +121,7 @@ class Launch:
             *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
             *("--unshare-cgroup-try", "--die-with-parent", "--new-session"),
             *_system_mounts(),
-            *(part for path in self._mounted() for part in ("--ro-bind", path, path)),
+            *_mount(self._mounted()),
             *("--proc", "/proc", "--dev", "/dev"),
             *("--perms", "1777", "--size", str(self.scratch_bytes), "--tmpfs", _INSIDE),
             *("--remount-ro", "/", "--chdir", _INSIDE),
@@ -140,7 +140,7 @@ class Launch:
         kept: list[str] = []
         for path in sorted(filter(None, wanted)):
             above = ["/usr", *kept]
-            if os.path.exists(path) and not any(path.startswith(a + "/") for a in above):
+            if Path(path).exists() and not any(path.startswith(a + "/") for a in above):
                 kept.append(path)
         return kept
 
@@ -163,13 +163,20 @@ def _shared_library() -> str | None:
 def _system_mounts() -> list[str]:
     mounts = ["--ro-bind", "/usr", "/usr"]
     for path in ("/lib", "/lib32", "/lib64", "/bin", "/sbin"):
-        if os.path.islink(path):
-            mounts += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
+        if Path(path).is_symlink():
+            mounts += ["--symlink", str(Path(path).readlink()), path]
+        elif Path(path).is_dir():
             mounts += ["--ro-bind", path, path]
     for path in ("/etc/ld.so.cache", "/etc/alternatives"):  # how libraries are found
         mounts += ["--ro-bind-try", path, path]
     return mounts
+
+
+def _mount(paths: list[str]) -> list[str]:
+    """Mount paths where they are; bubblewrap alone would close the folders above to other users."""
+    above = {str(parent): None for path in paths for parent in reversed(Path(path).parents)}
+    folders = [part for path in list(above)[1:] for part in ("--perms", "0755", "--dir", path)]
+    return [*folders, *(part for path in paths for part in ("--ro-bind", path, path))]
 
 
 def _is_mapped(number: int, table: Path) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from privnb.site.sandbox.kernel import prctl, syscall
 from privnb.site.sandbox.syscalls import Architecture
 
-__all__ = ["drop_user", "limit_always", "limit_cell", "give_up_capabilities", "mapped_bytes"]
+__all__ = ["drop_user", "give_up_capabilities", "limit_always", "limit_cell", "mapped_bytes"]
 
 _DIES_WITH_PARENT, _DUMPABLE, _NO_NEW_PRIVILEGES = 1, 4, 38
 _CAPABILITIES_VERSION = 0x20080522
@@ -83,7 +83,7 @@ def _tasks_of_this_user() -> int:
         if process.name.isdigit():
             try:
                 if process.stat().st_uid == user:
-                    found += len(os.listdir(process / "task"))
+                    found += sum(1 for _ in (process / "task").iterdir())
             except OSError:
                 continue  # it has ended meanwhile
     return found

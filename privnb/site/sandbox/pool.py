@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import sys
 import threading
 from collections.abc import Sequence

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privnb import wire
-from privnb.errors import BadMessage, PrivnbError, StateError
-from privnb.output import check
-from privnb.site.sandbox.cell import KNOWN_ERRORS, KNOWN_TYPES, Cell, Failed, Finished, Job, Reply
+from privnb.errors import BadMessage, QueryRefused, StateError
+from privnb.output import Output, check
+from privnb.site.sandbox.cell import Cell, Failed, Finished, Job, Reply
 from privnb.site.sandbox.cell import SandboxLimits as Limits
+from privnb.site.sandbox.known import KNOWN_ERRORS, KNOWN_TYPES
 from privnb.site.sandbox.launch import Launch
 from privnb.site.sandbox.scratch import Scratch
 
@@ -51,16 +52,18 @@ class Worker:
     def __init__(self, launch: Launch, *, limits: Limits, folder: Path | None) -> None:
         self._limits = limits
         self.report: dict[str, Any] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._inner: int | None = None
         user = launch.new_user()
         self._scratch = None if launch.bubblewrap else Scratch(folder, user=user)
         place = str(self._scratch.path) if self._scratch else None
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `_drop`
         self._channel, theirs = socket.socketpair()
         boot = _sealed(json.dumps(launch.boot(user=user, scratch=place)).encode())
         information, theirs_too = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-                launch.command(str(theirs.fileno()), str(boot), scratch=place, info=theirs_too),
+                launch.command(str(theirs.fileno()), str(boot), info=theirs_too),
                 env=launch.environment(place),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -71,7 +74,6 @@ class Worker:
             )
         except OSError as problem:
             os.close(information)
-            self._process = None
             self._drop()
             raise StateError(
                 f"No sandbox worker can be started: {problem.strerror}.",
@@ -81,7 +83,8 @@ class Worker:
             theirs.close()
             os.close(boot)
             os.close(theirs_too)
-        self._inner = _inner_process(information) if launch.bubblewrap else None
+        if launch.bubblewrap:
+            self._inner = _inner_process(information)
         os.close(information)
 
     def wait_ready(self) -> None:
@@ -197,13 +200,8 @@ class Worker:
             reply = wire.decode(Reply, heard, what="A reply", limit=most + _ENVELOPE_BYTES)
         except BadMessage:
             return Failed(reason="killed")
-        if reply.status == "done" and reply.output is not None:
-            try:
-                check(reply.output, max_rows=most, max_bytes=most)
-            except PrivnbError as problem:
-                malformed = isinstance(problem, BadMessage)
-                return Failed(reason="killed" if malformed else "size")
-            return Finished(output=reply.output, seconds=seconds)
+        if reply.status == "done":
+            return self._accept(reply.output, seconds=seconds)
         if reply.status == "error":
             lines = cell.source.count("\n") + 1
             known = reply.line is not None and 1 <= reply.line <= lines
@@ -217,10 +215,24 @@ class Worker:
             return Failed(
                 reason="output", output_type=reply.output_type if known_type else "another type"
             )
-        return Failed(reason="killed" if reply.status == "done" else reply.status)
+        return Failed(reason=reply.status)
+
+    def _accept(self, output: Output | None, *, seconds: float) -> Finished | Failed:
+        most = self._limits.output_bytes
+        if output is None:
+            return Failed(reason="killed")
+        try:
+            check(output, max_rows=most, max_bytes=most)
+        except BadMessage:
+            return Failed(reason="killed")
+        except QueryRefused:
+            return Failed(reason="size")
+        return Finished(output=output, seconds=seconds)
 
     def _kill(self) -> None:
         """End the process inside first: bubblewrap then ends by itself, and leaves no orphan."""
+        if self._process is None:
+            return
         if self._inner is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._inner, signal.SIGKILL)
@@ -233,7 +245,7 @@ class Worker:
     def _drop(self) -> None:
         self._channel.close()
         self._errors.close()
-        inner, self._inner = getattr(self, "_inner", None), None
+        inner, self._inner = self._inner, None
         if inner is not None:
             os.close(inner)
         if self._scratch is not None:

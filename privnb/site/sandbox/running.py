@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from privnb import wire
 from privnb.output import Undeclarable, declare
-from privnb.site.sandbox.cell import KNOWN_ERRORS, Job, Reply
+from privnb.site.sandbox.cell import Job, Reply
+from privnb.site.sandbox.known import KNOWN_ERRORS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ _CELL = "<cell>"
 
 def map_tables(job: Job, descriptors: list[int]) -> dict[str, pa.Table]:
     """Map the tables that came with a job, without copying them, and close their descriptors."""
-    import pyarrow as pa  # noqa: PLC0415 - the agent's side reads this module's neighbours only
+    import pyarrow as pa  # noqa: PLC0415 - a worker imports it once it can reach it
     from pyarrow import ipc  # noqa: PLC0415 - as above
 
     tables = {}
@@ -70,7 +71,9 @@ def _evaluate(job: Job, tables: dict[str, pa.Table]) -> Any:
         if job.output not in names:
             raise NameError(job.output)
         return names[job.output]
-    return None if result is None else eval(compile(result, _CELL, "eval"), names)  # noqa: S307 - as above
+    if result is None:
+        return None
+    return eval(compile(result, _CELL, "eval"), names)  # noqa: S307 - as above
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

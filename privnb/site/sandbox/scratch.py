@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -48,19 +49,15 @@ class Scratch:
 
     def remove(self) -> None:
         """Remove the folder; its worker has ended. Deep chains are lifted to the top first."""
-        number = 0
         with contextlib.suppress(FileNotFoundError):
-            os.chmod(self.path, 0o700, follow_symlinks=False) if os.chmod in (
-                os.supports_follow_symlinks
-            ) else self.path.chmod(0o700)
-            while entries := list(os.scandir(self.path)):
+            self.path.chmod(0o700)
+            while entries := list(self.path.iterdir()):
                 for entry in entries:
-                    if not entry.is_dir(follow_symlinks=False):
-                        os.unlink(entry.path)
-                        continue
-                    os.chmod(entry.path, 0o700)
-                    for inner in list(os.scandir(entry.path)):
-                        number += 1
-                        os.rename(inner.path, self.path / f".privnb-{number}-{os.urandom(8).hex()}")
-                    os.rmdir(entry.path)
-            os.rmdir(self.path)
+                    if entry.is_symlink() or not entry.is_dir():
+                        entry.unlink()
+                    else:
+                        entry.chmod(0o700)
+                        for inner in list(entry.iterdir()):
+                            inner.rename(self.path / secrets.token_hex(16))
+                        entry.rmdir()
+            self.path.rmdir()

@@ -18,9 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from privnb.output import declare
 from privnb.site.sandbox import landlock, limits, seccomp
 from privnb.site.sandbox.cell import Job
 from privnb.site.sandbox.landlock import Access, Rule
+from privnb.site.sandbox.places import Places
 from privnb.site.sandbox.running import map_tables, run_job
 from privnb.site.sandbox.syscalls import this_machine
 
@@ -62,58 +64,22 @@ def main(root: str, channel_number: int, boot_number: int) -> None:
 
 def _prepare(boot: dict[str, Any], root: str, *, keep: int) -> dict[str, Any]:
     """Get ready and give up every right that a cell must not have; returns what holds."""
-    places = {path: path for path in boot["search"]}
-    if boot["user"] is not None:
-        opened = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in places}
-        limits.drop_user(boot["user"])
-        places = {path: _reachable(path, fd) for path, fd in opened.items()}
-    else:
-        opened = {}
-    _take_places(places)
+    places = Places(boot["search"], user=boot["user"])
+    sys.path[:] = places.search
     _import_ahead(boot["ahead"])
     _hide_ourselves(root)
     sys.meta_path.insert(0, _Gate(boot["names"]))
-    lent = [fd for path, fd in opened.items() if places[path] != path]
-    _close_all_but({keep, *lent})
+    _close_all_but({keep, *places.descriptors})
     report: dict[str, Any] = {"mapped_bytes": limits.mapped_bytes()}
     if boot["lock"]:
         report |= _lock(boot, places)
-    report["by_descriptor"] = bool(lent)
     return report
-
-
-def _reachable(path: str, descriptor: int) -> str:
-    """Return a way to a folder that also holds below a folder which is closed to this user."""
-    if os.access(path, os.R_OK | os.X_OK):
-        os.close(descriptor)
-        return path
-    return f"/proc/self/fd/{descriptor}"
-
-
-def _take_places(places: Mapping[str, str]) -> None:
-    """Look for modules only where the agent said, and by the way that this user can go."""
-    sys.path[:] = places.values()
-    sys.path_importer_cache.clear()
-    for module in list(sys.modules.values()):
-        search = getattr(module, "__path__", None)
-        if isinstance(search, list):
-            search[:] = [_moved(path, places) for path in search]
-
-
-def _moved(path: str, places: Mapping[str, str]) -> str:
-    for old in sorted(places, key=len, reverse=True):
-        if path == old or path.startswith(old + "/"):
-            return places[old] + path[len(old) :]
-    return path
 
 
 def _import_ahead(modules: Sequence[str]) -> None:
     """Import what most cells need, and use each part once, so that nothing is loaded late."""
-    import pandas as pd  # noqa: PLC0415 - only once the places are known
-    import pyarrow as pa  # noqa: PLC0415 - as above
-    import pyarrow.ipc  # noqa: F401, PLC0415 - as above
-
-    from privnb.output import declare  # noqa: PLC0415 - as above
+    import pyarrow as pa  # noqa: PLC0415 - only once the search path is set
+    import pyarrow.ipc  # noqa: PLC0415 - as above
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
@@ -167,7 +133,7 @@ def _close_all_but(kept: set[int]) -> None:
     os.closerange(start, 65536)
 
 
-def _lock(boot: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+def _lock(boot: Mapping[str, Any], places: Places) -> dict[str, Any]:
     machine = this_machine()
     if machine is None:
         raise OSError("there is no system call filter for this architecture")
@@ -178,7 +144,7 @@ def _lock(boot: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
     return {"landlock": version, "seccomp": True}
 
 
-def _rules(boot: Mapping[str, Any], places: Mapping[str, str]) -> list[Rule]:
+def _rules(boot: Mapping[str, Any], places: Places) -> list[Rule]:
     libraries = [
         str(entry)
         for folder in map(Path, _SYSTEM_LIBRARIES)
@@ -188,8 +154,8 @@ def _rules(boot: Mapping[str, Any], places: Mapping[str, str]) -> list[Rule]:
         if not entry.is_symlink() and not entry.name.startswith("python")
     ]
     return [
-        *(Rule(_moved(path, places), Access.LIST) for path in boot["listed"]),
-        *(Rule(_moved(path, places), Access.READ) for path in boot["read"]),
+        *(Rule(places.way_to(path), Access.LIST) for path in boot["listed"]),
+        *(Rule(places.way_to(path), Access.READ) for path in boot["read"]),
         *(Rule(path, Access.READ) for path in (*libraries, *_SYSTEM_FILES)),
         Rule(os.devnull, Access.READ_FILE | Access.WRITE_FILE),
         Rule(boot["scratch"], Access.SCRATCH),
