@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
+from privnb.audit import Tree
 from privnb.errors import StateError
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ __all__ = [
 
 SCHEMA_VERSION = 3
 """Raised whenever the tables change; a database of a newer version is never touched."""
+_BEFORE_AUDIT = 2
+"""The version that lacked reviews, and the nodes over its events; see `Database._grow`."""
 
 _BUSY_SECONDS = 10.0
 
@@ -225,7 +228,8 @@ for _name, _when in {
         metadata,
         "after_create",
         sa.DDL(  # type: ignore[no-untyped-call]
-            f"CREATE TRIGGER {_name} BEFORE {_when} BEGIN SELECT RAISE(ABORT, 'append-only'); END"
+            f"CREATE TRIGGER IF NOT EXISTS {_name} BEFORE {_when} "
+            "BEGIN SELECT RAISE(ABORT, 'append-only'); END"
         ).execute_if(dialect="sqlite"),
     )
 
@@ -321,16 +325,44 @@ class Database:
 
     def _create_or_check(self) -> None:
         with self._engine.connect() as connection:
-            if sa.inspect(connection).has_table(_version.name):
-                found = connection.execute(sa.select(_version.c.version)).scalar()
-                self._check_version(found)
+            if self._is_current(connection):
                 return
         with self._writer.begin() as connection:
-            if sa.inspect(connection).has_table(_version.name):  # another process was faster
-                self._check_version(connection.execute(sa.select(_version.c.version)).scalar())
+            if self._is_current(connection):  # another process was faster
                 return
-            metadata.create_all(connection)
-            connection.execute(sa.insert(_version).values(version=SCHEMA_VERSION))
+            old = sa.inspect(connection).has_table(_version.name)
+            metadata.create_all(connection)  # what is there already stays as it is
+            if old:
+                self._grow(connection)
+            else:
+                connection.execute(sa.insert(_version).values(version=SCHEMA_VERSION))
+
+    def _is_current(self, connection: sa.Connection) -> bool:
+        """Tell whether nothing is to be done; False if it is new, or of a version that can grow."""
+        if not sa.inspect(connection).has_table(_version.name):
+            return False
+        found = connection.execute(sa.select(_version.c.version)).scalar()
+        if found == _BEFORE_AUDIT:
+            return False
+        self._check_version(found)
+        return True
+
+    def _grow(self, connection: sa.Connection) -> None:
+        """Add what version 2 lacked beside whole tables; all of it, or, when killed, nothing."""
+        for index in requests.indexes:
+            index.create(connection, checkfirst=True)
+        tree = Tree()
+        earlier = connection.execute(sa.select(events.c.seq, events.c.body).order_by(events.c.seq))
+        for rows in earlier.partitions(1000):
+            nodes = []
+            for seq, body in rows:
+                if seq != tree.size + 1:
+                    raise self._damaged()
+                nodes += tree.add(body.encode())
+            names = ("level", "position", "hash")
+            added = [dict(zip(names, node, strict=True)) for node in nodes]
+            connection.execute(sa.insert(audit_nodes), added)
+        connection.execute(sa.update(_version).values(version=SCHEMA_VERSION))
 
     def _check_version(self, found: int | None) -> None:
         if found == SCHEMA_VERSION:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from privnb.errors import AccessRefused
 from privnb.site.audit import record_event
 from privnb.site.database import grants, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Grant", "all_grants", "current_grant", "grants_of", "record_grant"]
+__all__ = ["Grant", "all_grants", "current_grant", "grants_of", "record_grant", "still_granted"]
 
 
 _NEWEST = (
@@ -69,7 +70,7 @@ def record_grant(connection: sa.Connection, grant: Grant) -> None:
     record_event(
         connection,
         "withdrawal" if grant.withdrawn else "grant",
-        analyst=grant.analyst,
+        private={"analyst": grant.analyst},
         table=grant.table,
         purpose=grant.purpose,
         epsilon=str(grant.epsilon),
@@ -85,6 +86,25 @@ def current_grant(
         _NEWEST, {"analyst": analyst, "table": table, "purpose": purpose}
     ).first()
     return None if row is None else _grant(row)
+
+
+def still_granted(
+    connection: sa.Connection, *, analyst: str, table: str, purpose: str, today: dt.date
+) -> AccessRefused | None:
+    """Return why the grant does not hold now; None while it does."""
+    grant = current_grant(connection, analyst=analyst, table=table, purpose=purpose)
+    ask = "Ask the owner: %privnb request-access."
+    if grant is None or grant.withdrawn:
+        state = "no grant" if grant is None else "no grant any more"
+        return AccessRefused(
+            f"You have {state} for table {table!r} and purpose {purpose!r}.", hint=ask
+        )
+    if grant.expired(today):
+        return AccessRefused(
+            f"Your grant for table {table!r} and purpose {purpose!r} ended on {grant.until}.",
+            hint=ask,
+        )
+    return None
 
 
 def grants_of(connection: sa.Connection, analyst: str) -> Sequence[Grant]:

@@ -75,9 +75,9 @@ def record_decision(
     record_event(
         transaction,
         "decision",
+        private={"analyst": job.sender},
         decision=decision.outcome,
         rule=decision.rule,
-        analyst=job.sender,
         request=job.name,
         digest=about.digest,
         epsilon=about.epsilon,
