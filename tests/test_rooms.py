@@ -32,6 +32,8 @@ TO_A_PERSON = {
     "privnb.messages",
     "privnb.rendering",
     "privnb.markup",
+    "privnb.owner",
+    "privnb.review_item",
 }
 
 MAY_IMPORT = {
@@ -43,16 +45,18 @@ MAY_IMPORT = {
     "privnb.messages": PURE,
     "privnb.output": PURE,
     "privnb.pixels": PURE,
+    "privnb.review_item": PURE,
     "privnb.magics": TO_A_PERSON | {"privnb.widgets", "privnb.request"},
     "privnb.widgets": TO_A_PERSON,
 }
 FRONT = {"privnb.magics", "privnb.widgets"}
+OWNERS = {"privnb.site", "privnb.owner"}
 MAY_NOT_IMPORT = {
-    "privnb.session": FRONT | {"privnb.site"},
-    "privnb.request": FRONT | {"privnb.site", "privnb.datasite"},
-    "privnb.store": FRONT | {"privnb.site", "privnb.datasite"},
-    "privnb.datasite": FRONT | {"privnb.site", "privnb.session", "privnb.dp"},
-    "privnb.site": FRONT | {"privnb.session", "privnb.request", "privnb.store"},
+    "privnb.session": FRONT | OWNERS,
+    "privnb.request": FRONT | OWNERS | {"privnb.datasite"},
+    "privnb.store": FRONT | OWNERS | {"privnb.datasite"},
+    "privnb.datasite": FRONT | OWNERS | {"privnb.session", "privnb.dp"},
+    "privnb.site": FRONT | {"privnb.session", "privnb.request", "privnb.store", "privnb.owner"},
 }
 ONLY_IN = {
     "syft": "privnb.datasite",
@@ -64,6 +68,7 @@ ONLY_IN = {
     "sqlglot": "privnb.dp",
     "flwr": "privnb.federated",
     "anywidget": "privnb.widgets",
+    "bandit": "privnb.site",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``privnb site …`` for owners, ``privnb demo`` and ``privnb lab`` for everybody.
+"""The command line: ``privnb site …`` for owners, ``privnb review …`` for reviewers, and more.
 
 Only what a command needs is imported, when it runs: ``privnb --help`` is quick.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from privnb.cli import site
+from privnb.cli import review, site
 from privnb.cli.demo import demo, lab
 from privnb.cli.reporting import ReportingGroup
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(site.app, name="site")
+app.add_typer(review.app, name="review")
 app.command()(demo)
 app.command()(lab)
 
