@@ -18,14 +18,14 @@ from privnb.dp.schema import Column, TableSchema
 from privnb.site.registration import create_bounded
 from privnb.site.sources import SOURCE
 
-__all__ = ["fill_mock", "mock_rows"]
+__all__ = ["ARROW_TYPES", "fill_mock", "mock_rows"]
 
 _MOST_ROWS = 2_000
 _NULL_SHARE = 0.03
 _WORDS = ("alpha", "beta", "gamma", "delta", "epsilon")
 _FIRST_DAY = dt.date(2020, 1, 1)
 _DAYS = 5 * 365
-_ARROW = {
+ARROW_TYPES = {
     "integer": pa.int64(),
     "float": pa.float64(),
     "string": pa.string(),
@@ -33,6 +33,7 @@ _ARROW = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us"),
 }
+"""The type of a column outside DuckDB, by its type in the schema."""
 
 
 def fill_mock(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> None:
@@ -65,7 +66,7 @@ def mock_rows(schema: TableSchema) -> pa.Table:
     return pa.table(
         {
             column.name: pa.array(
-                [columns[column.name][row] for row in keep], type=_ARROW[column.type]
+                [columns[column.name][row] for row in keep], type=ARROW_TYPES[column.type]
             )
             for column in schema.columns
         }

@@ -1,15 +1,25 @@
-"""Making a bounded table from its source, once: what queries later read instead of the source.
+"""Registering a table, once: what computations later read instead of the source.
 
-The rows of a unit beyond the declared number are dropped by a keyed random order, values are
-clamped to their bounds (see `privnb.dp.bounding`), and the claims on which the privacy proof rests
-are verified on the data. The file appears under its final name complete or not at all.
+A registered table is a folder of two databases:
+
+- ``bounded.duckdb``, for DP SQL. The rows of a unit beyond the declared number are dropped by a
+  keyed random order, values are clamped to their bounds (see `privnb.dp.bounding`), and the claims
+  on which the privacy proof rests are verified on the data.
+- ``whole.duckdb``, for Python cells and for the gate on what they give: every row that has a unit,
+  with the declared columns as they are, and in a schema of its own what a copy of the unit or of a
+  hidden column would be known by (see `privnb.site.hidden`). No connection that runs SQL of a plan
+  ever has this file.
+
+The folder appears under its final name complete or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +28,40 @@ import duckdb
 import ibis.expr.types as ir
 
 from privnb import wire
-from privnb.dp.bounding import bounding_sql
+from privnb.dp.bounding import UNIT, bounding_sql, visible_columns
+from privnb.dp.literals import DUCKDB_TYPES
+from privnb.dp.literals import quoted as identifier
 from privnb.dp.schema import TableSchema
 from privnb.errors import ConfigError, StateError
 from privnb.site.claims import refuse_broken_claims
 from privnb.site.config import SiteConfig, TableConfig
-from privnb.site.sources import SOURCE, located, open_source, quoted, source_stamp, workshop
+from privnb.site.hidden import store_hidden
+from privnb.site.sources import (
+    FILE,
+    SOURCE,
+    hidden_columns,
+    located,
+    open_source,
+    quoted,
+    source_stamp,
+    workshop,
+)
 
-__all__ = ["KEY_PREFIX", "WORKSPACE_PREFIX", "bounding_key", "create_bounded", "register"]
+__all__ = [
+    "BOUNDED",
+    "KEY_PREFIX",
+    "WHOLE",
+    "WORKSPACE_PREFIX",
+    "bounding_key",
+    "create_bounded",
+    "register",
+]
+
+BOUNDED = "bounded.duckdb"
+"""Name of the database, in a registered table's folder, that DP SQL reads."""
+
+WHOLE = "whole.duckdb"
+"""Name of the database, in a registered table's folder, with the rows that Python cells get."""
 
 WORKSPACE_PREFIX = ".making-"
 """Folders that begin so hold work in progress; one left over from a crash may be deleted."""
@@ -36,6 +72,15 @@ KEY_PREFIX = ".key-"
 _KEY_BYTES = 32
 _CELLS_AT_ONCE = 16_000_000
 _MOST_PARTS = 1024
+_FORMAT = 2
+"""Raised when the content of a registered table changes though the rules are the same."""
+_CARRIED = {
+    "float": "CASE WHEN isfinite({0}) THEN {0} END",
+    "date": "CASE WHEN {0} BETWEEN DATE '0001-01-01' AND DATE '9999-12-31' THEN {0} END",
+    "timestamp": "CASE WHEN {0} >= TIMESTAMP '0001-01-01' AND {0} < TIMESTAMP '9999-12-31'"
+    " THEN {0} END",
+}
+"""What a type cannot carry safely is NULL in whole rows, as it is in bounded ones."""
 
 
 def bounding_key(path: Path) -> bytes:
@@ -67,7 +112,7 @@ def bounding_key(path: Path) -> bytes:
 
 
 def register(config: SiteConfig, table: TableConfig, *, folder: Path, key: bytes) -> Path:
-    """Return the file of the table's bounded form, made now unless source and rules are unchanged.
+    """Return the folder of the registered table, made now unless source and rules are unchanged.
 
     A live database is read anew each time. Memory stays under about 3 GB, whatever the table.
 
@@ -76,9 +121,9 @@ def register(config: SiteConfig, table: TableConfig, *, folder: Path, key: bytes
     ConfigError
         When the source cannot be read or contradicts what is declared.
     StateError
-        When there is no room for the file.
+        When there is no room for it.
     """
-    target = folder / f"{table.name}-{_fingerprint(config, table, key)}.duckdb"
+    target = folder / f"{table.name}-{_fingerprint(config, table, key)}"
     if _is_whole(target):
         return target
     with (
@@ -87,14 +132,22 @@ def register(config: SiteConfig, table: TableConfig, *, folder: Path, key: bytes
         workshop(Path(workspace)) as duck,
     ):
         source = open_source(config, table, duck)
+        made = Path(workspace) / "made"
+        made.mkdir(mode=0o700)
         with located(config, table):
-            made = Path(workspace) / "bounded.duckdb"
-            duck.raw_sql(f"ATTACH {quoted(str(made))} AS bounded")
+            for name, catalog in ((BOUNDED, "bounded"), (WHOLE, "whole")):
+                duck.raw_sql(f"ATTACH {quoted(str(made / name))} AS {catalog}")
             _create_in_parts(duck.con, table.schema, key=key, source=source)
             bounded = duck.table(table.name, database=("bounded", "main"))
             refuse_broken_claims(config, table, source=source, bounded=bounded)
-            duck.raw_sql("DETACH bounded")
-        _sync_file(made)
+            _create_whole(duck.con, table.schema, key=key)
+            hidden = () if "://" in table.source else hidden_columns(table, duck.table(FILE))
+            store_hidden(duck.con, table.schema, columns=hidden, source=FILE, key=key)
+            for catalog in ("bounded", "whole"):
+                duck.raw_sql(f"DETACH {catalog}")
+        for name in (BOUNDED, WHOLE):
+            _sync_file(made / name)
+        _sync_folder(made)
         made.replace(target)
         _sync_folder(folder)
     return target
@@ -121,6 +174,33 @@ def create_bounded(
         connection.execute(f"{begin} {sql}", {"key": key.hex()})
 
 
+def _create_whole(
+    connection: duckdb.DuckDBPyConnection, schema: TableSchema, *, key: bytes
+) -> None:
+    """Copy all rows that have a unit, unclamped, in an order that tells nothing.
+
+    The source's own order may be that of admission, of names, or of units, and would then tell what
+    no declared column tells: which rows are one person's, who came first. So rows are ordered by a
+    keyed hash of their content, which is the same again for the same rows, wherever they stood.
+    """
+    unit = f"{identifier(schema.privacy_unit)} AS {identifier(UNIT)}"
+    typed = [
+        f"{_CARRIED.get(column.type, '{0}').format(cast)} AS {identifier(column.name)}"
+        for column in visible_columns(schema)
+        for cast in [f"CAST({identifier(column.name)} AS {DUCKDB_TYPES[column.type]})"]
+    ]
+    names = ", ".join(
+        identifier(name) for name in (UNIT, *(c.name for c in visible_columns(schema)))
+    )
+    connection.execute(
+        f"CREATE TABLE whole.main.{identifier(schema.name)} AS"  # noqa: S608 - every name is quoted
+        f" FROM (SELECT {', '.join([unit, *typed])} FROM {SOURCE}"
+        f" WHERE {identifier(schema.privacy_unit)} IS NOT NULL)"
+        f" ORDER BY md5_number_lower($key || CAST(ROW({names}) AS VARCHAR))",
+        {"key": key.hex()},
+    )
+
+
 def _create_in_parts(
     connection: duckdb.DuckDBPyConnection, schema: TableSchema, *, key: bytes, source: ir.Table
 ) -> None:
@@ -139,7 +219,10 @@ def _create_in_parts(
 def _fingerprint(config: SiteConfig, table: TableConfig, key: bytes) -> str:
     """Name all that decides the bounded rows; a live source gets a name of its own each time."""
     stamp = _stamp(config, table)
-    rules = [repr(table), bounding_sql(table.schema, source=SOURCE), wire.sha256_hex(key)]
+    # Whose consent is asked for does not change what is registered.
+    unchanged = dataclasses.replace(table, consent=None)
+    rules = [_FORMAT, repr(unchanged), bounding_sql(table.schema, source=SOURCE)]
+    rules.append(wire.sha256_hex(key))
     whole = {"source": stamp or secrets.token_hex(16), "rules": rules}
     return wire.sha256_hex(wire.canonical_json(whole))[:24]
 
@@ -166,18 +249,20 @@ def _room(config: SiteConfig, table: TableConfig) -> Iterator[None]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Tell whether a registered file can be opened; a damaged one is made again."""
+    """Tell whether a registered table can be opened; a damaged one is made again."""
     if not path.exists():
         return False
     try:
-        duckdb.connect(path, read_only=True).close()
+        for name in (BOUNDED, WHOLE):
+            duckdb.connect(path / name, read_only=True).close()
     except duckdb.Error:
-        path.unlink()
+        shutil.rmtree(path)
         return False
     return True
 
 
 def _sync_file(path: Path) -> None:
+    path.chmod(0o600)
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

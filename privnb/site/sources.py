@@ -20,15 +20,28 @@ import ibis.expr.types as ir
 from ibis.common.exceptions import IbisError, TableNotFound
 
 from privnb.computation import Scalar
+from privnb.dp.literals import DUCKDB_TYPES
 from privnb.dp.schema import Column
 from privnb.site.bins import Bins, CaseBins, CutBins
 from privnb.site.config import SiteConfig, TableConfig
 from privnb.site.live import connected, copy, first_line, shown
 
-__all__ = ["SOURCE", "located", "open_source", "quoted", "source_stamp", "workshop"]
+__all__ = [
+    "FILE",
+    "SOURCE",
+    "hidden_columns",
+    "located",
+    "open_source",
+    "quoted",
+    "source_stamp",
+    "workshop",
+]
 
 SOURCE = "source"
 """Name of the relation that `open_source` makes."""
+
+FILE = "file"
+"""Name of the relation, made by `open_source` too, with all columns of a source that is a file."""
 
 _MEMORY = "2GB"
 _TYPES = {
@@ -78,6 +91,12 @@ def open_source(config: SiteConfig, table: TableConfig, duck: Any) -> ir.Table:
             raw = _read_file(config, table, duck)
             duck.create_view(SOURCE, _visible(config, table, raw), overwrite=True)
         return duck.table(SOURCE)
+
+
+def hidden_columns(table: TableConfig, raw: ir.Table) -> tuple[str, ...]:
+    """Name the columns of an owner's relation that are not declared as they are."""
+    shown = set(table.origins.values())
+    return tuple(name for name in raw.columns if name not in shown)
 
 
 @contextlib.contextmanager
@@ -144,15 +163,17 @@ def _read_file(config: SiteConfig, table: TableConfig, duck: Any) -> ir.Table:
         if name not in known:
             hint = _meant(name, known)
             raise config.error(f"The file has no table {name!r}.", *key, hint=hint)
-        return duck.table(name, database=("owner", "main"))
+        content = ibis.to_sql(duck.table(name, database=("owner", "main")))
+        duck.raw_sql(f"CREATE OR REPLACE VIEW {FILE} AS {content}")
+        return duck.table(FILE)
     if table.source_table is not None:
         hint = "Remove 'source_table'."
         raise config.error(f"A {kind} file holds one table only.", *key, hint=hint)
     reader = f"read_parquet({quoted(str(path))})" if kind == "parquet" else _csv(path, table)
     # Text is parsed once; the other kinds are quick to read again for each part of the work.
     form = "TABLE" if kind == "csv" else "VIEW"
-    duck.raw_sql(f"CREATE OR REPLACE {form} file AS FROM {reader}")
-    return duck.table("file")
+    duck.raw_sql(f"CREATE OR REPLACE {form} {FILE} AS FROM {reader}")
+    return duck.table(FILE)
 
 
 _LIST_TABLES = (
@@ -169,13 +190,16 @@ def _csv(path: Path, table: TableConfig) -> str:
     delimiter = "\\t" if ".tsv" in path.suffixes else ","
     dialect = f"header = true, delim = '{delimiter}', quote = '\"', escape = '\"'"
     file = f"read_csv({quoted(str(path))}, {dialect}"
-    header = duckdb.sql(f"FROM {file}, all_varchar = true) LIMIT 0").columns
-    texts = [
-        table.origins[column.name]
+    with duckdb.connect() as connection:
+        rows = connection.sql(f"FROM {file}, all_varchar = true) LIMIT 1")
+        header, empty = rows.columns, rows.fetchone() is None
+    declared = {
+        table.origins[column.name]: DUCKDB_TYPES[column.type]
         for column in table.schema.columns
-        if column.type == "string" and table.origins.get(column.name) in header
-    ]
-    types = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in texts)
+        # Of no rows every type is as good as the one declared.
+        if (column.type == "string" or empty) and table.origins.get(column.name) in header
+    }
+    types = ", ".join(f"{quoted(name)}: '{kind}'" for name, kind in declared.items())
     return f"{file}, sample_size = -1{f', types = {{{types}}}' if types else ''})"
 
 

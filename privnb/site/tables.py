@@ -1,4 +1,4 @@
-"""The bounded tables of a site and their mock twins, opened read-only for generated SQL."""
+"""The registered tables of a site and their mock twins, opened read-only for computations."""
 
 from __future__ import annotations
 
@@ -7,19 +7,29 @@ import fcntl
 import logging
 import os
 import shutil
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 import duckdb
 
+from privnb.dp.bounding import UNIT
+from privnb.dp.literals import quoted as identifier
 from privnb.dp.schema import TableSchema
 from privnb.errors import SiteFailure, StateError
 from privnb.site.config import SiteConfig
+from privnb.site.consent import ConsentRegister
+from privnb.site.frames import CONSENTING, Frames, time_limit
 from privnb.site.mock import fill_mock
-from privnb.site.registration import KEY_PREFIX, WORKSPACE_PREFIX, bounding_key, register
+from privnb.site.registration import (
+    BOUNDED,
+    KEY_PREFIX,
+    WHOLE,
+    WORKSPACE_PREFIX,
+    bounding_key,
+    register,
+)
 from privnb.site.sources import quoted
 
 __all__ = ["Tables"]
@@ -29,18 +39,24 @@ _MEMORY = "2GB"
 _THREADS = max(1, min(8, os.cpu_count() or 1))
 _BATCH = 4096
 _LONGEST_SECONDS = 120.0
+_LOCK = ".lock"
 
 
 class Tables:
-    """What the engine may read: bounded tables and mock twins, never a source.
+    """What computations may read: bounded tables, whole rows, mock twins; never a source.
 
     Several agents may open the same state at once. The connections cannot read files, load
-    extensions, reach the network, see Python variables or change their own settings.
+    extensions, reach the network, see Python variables or change their own settings. The one that
+    runs SQL knows the bounded tables only: whole rows are in files that it never has.
+
+    Where a table has a consent register, SQL sees the rows of those units only that consent to the
+    computation's purpose, as `frames` do (see `privnb.site.consent` for why every bound on
+    sensitivity stays true). Without a purpose it sees no such table.
 
     Example
     -------
     >>> with Tables.open(config, state=config.directory / "state") as tables:  # doctest: +SKIP
-    ...     tables.rows("SELECT count(*) FROM visits")
+    ...     tables.rows("SELECT count(*) FROM visits", purpose="research")
     [(6898,)]
     """
 
@@ -50,10 +66,15 @@ class Tables:
         *,
         bounded: duckdb.DuckDBPyConnection,
         mock: duckdb.DuckDBPyConnection,
+        frames: Frames,
+        registers: Mapping[str, ConsentRegister],
     ) -> None:
         self.schemas = MappingProxyType(dict(schemas))
+        self.frames = frames
+        """What Python cells get, and what the gate may ask."""
         self._bounded = bounded
         self._mock = mock
+        self._registers = registers
 
     @classmethod
     def open(cls, config: SiteConfig, *, state: Path) -> Self:
@@ -66,24 +87,45 @@ class Tables:
         StateError
             When the state directory is full or damaged.
         """
+        registers = {
+            table.name: ConsentRegister(config, table)
+            for table in config.tables
+            if table.consent is not None
+        }
         try:
-            bounded = _register_all(config, state)
+            bounded, frames = _register_all(config, state, registers)
         except OSError as error:
             problem = f"The state directory {state} cannot be used: {error.strerror}."
             raise StateError(problem, hint="Mend its permissions, or make room.") from None
         schemas = {table.name: table.schema for table in config.tables}
-        return cls(schemas, bounded=bounded, mock=_open_mock(schemas))
+        return cls(
+            schemas,
+            bounded=bounded,
+            mock=_open_mock(schemas),
+            frames=frames,
+            registers=registers,
+        )
 
-    def rows(self, sql: str, *, mock: bool = False) -> list[tuple[Any, ...]]:
+    def rows(
+        self, sql: str, *, mock: bool = False, purpose: str | None = None
+    ) -> list[tuple[Any, ...]]:
         """Return all that `stream` gives."""
-        return list(self.stream(sql, mock=mock))
+        return list(self.stream(sql, mock=mock, purpose=purpose))
 
-    def stream(self, sql: str, *, mock: bool = False) -> Iterator[tuple[Any, ...]]:
+    def stream(
+        self, sql: str, *, mock: bool = False, purpose: str | None = None
+    ) -> Iterator[tuple[Any, ...]]:
         """Run one SELECT over the bounded tables, or over their mock twins, row by row.
 
         Python holds some thousand rows at a time, and DuckDB no more than its limit of memory. A
         query that takes longer than two minutes is ended: nobody else is answered meanwhile. May
-        be called from several threads.
+        be called from several threads. Consent registers are looked at first.
+
+        Parameters
+        ----------
+        purpose
+            What the computation declares. Needed for tables with a consent register; mock twins
+            ask for nobody's consent.
 
         Raises
         ------
@@ -96,7 +138,9 @@ class Tables:
             if statement.type != duckdb.StatementType.SELECT:
                 raise duckdb.InvalidInputException(str(statement.type))  # noqa: TRY301 - one way out
             cursor = (self._mock if mock else self._bounded).cursor()
-            with cursor, _time_limit(cursor):
+            with cursor, time_limit(cursor, _LONGEST_SECONDS):
+                if not mock:
+                    self._restrict(cursor, sql, purpose)
                 cursor.execute(statement)
                 while batch := cursor.fetchmany(_BATCH):
                     yield from batch
@@ -107,10 +151,32 @@ class Tables:
                 hint="What was reserved stays charged. The owner finds the reason in the log.",
             ) from None
 
+    def population(self, table: str, purpose: str) -> str:
+        """Say, for a label, how consent restricted this thread's last computation."""
+        return self.frames.population(table, purpose)
+
+    def _restrict(self, cursor: duckdb.DuckDBPyConnection, sql: str, purpose: str | None) -> None:
+        """Give this cursor alone a view of each table in ``sql`` that has a consent register.
+
+        Nothing else has these tables' names, so a query that was not restricted finds no table.
+        """
+        if not self._registers or purpose is None:
+            return
+        named = {name.lower() for name in cursor.get_table_names(sql)}
+        for name, consents in self._registers.items():
+            if name.lower() in named:
+                units = f"{CONSENTING} of {name}"
+                cursor.register(units, consents.look(purpose).units)
+                cursor.execute(
+                    f"CREATE TEMP VIEW {identifier(name)} AS FROM {_bounded_table(name)}"
+                    f" WHERE {identifier(UNIT)} IN (FROM {identifier(units)})"
+                )
+
     def close(self) -> None:
         """Close the connections; the files stay for the next start."""
         self._bounded.close()
         self._mock.close()
+        self.frames.close()
 
     def __enter__(self) -> Self:
         return self
@@ -119,35 +185,35 @@ class Tables:
         self.close()
 
 
-@contextlib.contextmanager
-def _time_limit(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    timer = threading.Timer(_LONGEST_SECONDS, cursor.interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _register_all(config: SiteConfig, state: Path) -> duckdb.DuckDBPyConnection:
+def _register_all(
+    config: SiteConfig, state: Path, registers: Mapping[str, ConsentRegister]
+) -> tuple[duckdb.DuckDBPyConnection, Frames]:
     folder = state / "tables"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(folder):
         _remove(folder.glob(f"{WORKSPACE_PREFIX}*"))
         _remove(state.glob(f"{KEY_PREFIX}*"))
         key = bounding_key(state / "bounding.key")
-        files = {
+        places = {
             table.name: register(config, table, folder=folder, key=key) for table in config.tables
         }
-        _remove(path for path in folder.glob("*.duckdb*") if path not in files.values())
-        return _open_files(files)
+        _remove(
+            path for path in folder.iterdir() if path.name != _LOCK and path not in places.values()
+        )
+        bounded = _open_bounded(places, restricted=registers)
+        try:
+            whole, catalogs = _open_whole(places)
+        except BaseException:
+            bounded.close()
+            raise
+    frames = Frames(config, connection=whole, catalogs=catalogs, registers=registers, key=key)
+    return bounded, frames
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system releases even when the process is killed."""
-    with (folder / ".lock").open("a") as lock:
+    with (folder / _LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -181,12 +247,33 @@ def _lock_down(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnecti
     return connection
 
 
-def _open_files(files: Mapping[str, Path]) -> duckdb.DuckDBPyConnection:
+def _open_bounded(
+    places: Mapping[str, Path], *, restricted: Collection[str]
+) -> duckdb.DuckDBPyConnection:
+    """Attach the bounded tables; those with a consent register have no view but a query's own."""
     connection = _connect()
-    for number, (name, path) in enumerate(files.items()):
-        connection.execute(f"ATTACH {quoted(str(path))} AS file{number} (READ_ONLY)")
-        connection.execute(f'CREATE VIEW "{name}" AS FROM file{number}.main."{name}"')
+    for name, place in places.items():
+        path = quoted(str(place / BOUNDED))
+        connection.execute(f"ATTACH {path} AS {_bounded_catalog(name)} (READ_ONLY)")
+        if name not in restricted:
+            connection.execute(f"CREATE VIEW {identifier(name)} AS FROM {_bounded_table(name)}")
     return _lock_down(connection)
+
+
+def _bounded_catalog(name: str) -> str:
+    return identifier(f"bounded {name}")
+
+
+def _bounded_table(name: str) -> str:
+    return f"{_bounded_catalog(name)}.main.{identifier(name)}"
+
+
+def _open_whole(places: Mapping[str, Path]) -> tuple[duckdb.DuckDBPyConnection, dict[str, str]]:
+    connection = _connect()
+    catalogs = {name: identifier(f"whole {name}") for name in places}
+    for name, place in places.items():
+        connection.execute(f"ATTACH {quoted(str(place / WHOLE))} AS {catalogs[name]} (READ_ONLY)")
+    return _lock_down(connection), catalogs
 
 
 def _open_mock(schemas: Mapping[str, TableSchema]) -> duckdb.DuckDBPyConnection:

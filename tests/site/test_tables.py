@@ -183,7 +183,7 @@ def test_two_agents_open_the_same_tables(site):
 
 
 def registered(site):
-    return sorted(path.name for path in (site / "state" / "tables").glob("*.duckdb"))
+    return sorted(path.name for path in (site / "state" / "tables").glob("visits-*"))
 
 
 def test_an_unchanged_file_is_not_registered_again(site):
@@ -247,9 +247,10 @@ def test_the_bounding_key_is_private_and_stable(site):
         opened(site)
 
 
-def test_a_damaged_bounded_file_is_made_again(site):
+@pytest.mark.parametrize("name", ["bounded.duckdb", "whole.duckdb"])
+def test_a_damaged_file_is_made_again(site, name):
     opened(site).close()
-    path = site / "state" / "tables" / registered(site)[0]
+    path = site / "state" / "tables" / registered(site)[0] / name
     path.write_bytes(path.read_bytes()[:100])
     with opened(site) as tables:
         assert tables.rows("SELECT count(*) FROM visits") == [(4,)]
@@ -276,8 +277,8 @@ def test_a_crash_at_any_step_leaves_nothing_half_done(site):
         Tables.open(load_config(directory), state=directory / "state").close()
         """
     )
-    # After the key's file, its link, the bounded file, its final name, the end of the clean-up.
-    for step in (7, 8, 12, 13, 15):
+    # After the key's file, its link, each database, their final name, the end of the clean-up.
+    for step in (7, 8, 13, 14, 16, 18):
         shutil.rmtree(site / "state", ignore_errors=True)
         done = subprocess.run([sys.executable, "-c", script, str(site), str(step)], check=False)
         assert done.returncode == -9
@@ -288,7 +289,7 @@ def test_a_crash_at_any_step_leaves_nothing_half_done(site):
         assert before in (None, key.read_bytes())
         assert len(key.read_bytes()) == 32
         left = sorted(path.name for path in (site / "state").rglob("*") if path.is_file())
-        assert left == [".lock", "bounding.key", *registered(site)]
+        assert left == [".lock", "bounded.duckdb", "bounding.key", "whole.duckdb"]
         assert len(registered(site)) == 1
 
 
