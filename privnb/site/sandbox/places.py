@@ -32,13 +32,10 @@ class Places:
     ----------
     search
         The same folders, by a way that holds for the new user.
-    descriptors
-        Descriptors that must stay open for it.
     """
 
     def __init__(self, search: Sequence[str], *, user: int | None) -> None:
         self._ways: dict[str, str] = {}
-        self.descriptors: set[int] = set()
         if user is not None:
             opened = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in search}
             drop_user(user)
@@ -60,7 +57,6 @@ class Places:
             os.close(descriptor)
         else:
             self._ways[path] = f"{_DESCRIPTORS}{descriptor}"
-            self.descriptors.add(descriptor)
 
     def _lead_modules_there(self) -> None:
         """Let what is loaded already find its parts, and keep libraries from resolving the way."""

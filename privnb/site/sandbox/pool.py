@@ -20,6 +20,7 @@ from privnb.site.sandbox.syscalls import this_machine
 __all__ = ["Sandbox"]
 
 _RETRY_SECONDS = 2.0
+_PATIENCE_SECONDS = 0.5
 _NO_SANDBOX = "NO SANDBOX"
 
 
@@ -140,6 +141,7 @@ class Sandbox:
             finally:
                 with self._changed:
                     self._running.discard(worker)
+                    self._changed.notify_all()
 
     def warm(self) -> None:
         """Wait until a worker waits. `StateError` when none can be prepared."""
@@ -181,6 +183,10 @@ class Sandbox:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._wanted)
+                if self._waiting:  # no hurry: leave the processors to the cell that runs
+                    self._changed.wait_for(
+                        lambda: self._closed or not self._running, timeout=_PATIENCE_SECONDS
+                    )
                 if self._closed:
                     break
             try:

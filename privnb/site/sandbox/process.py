@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ _BOOT_SECONDS = 120.0
 _END_SECONDS = 5.0
 _WATCH_SECONDS = 0.1
 _ENVELOPE_BYTES = 1024
-_MOST_TABLES = 200
+_MOST_TABLES = 32
 
 
 class Worker:
@@ -54,6 +55,7 @@ class Worker:
         self.report: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._inner: int | None = None
+        self._ending = threading.Lock()
         user = launch.new_user()
         self._scratch = None if launch.bubblewrap else Scratch(folder, user=user)
         place = str(self._scratch.path) if self._scratch else None
@@ -141,17 +143,19 @@ class Worker:
     def end(self) -> int:
         """End the worker and all that is its; returns its exit status as a shell would say it."""
         status = 0
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._kill()
-            status = self._process.wait()
-        self._drop()
+        with self._ending:
+            if self._process is not None:
+                if self._process.poll() is None:
+                    self._kill()
+                status = self._process.wait()
+            self._drop()
         return status if status >= 0 else 128 - status
 
     def interrupt(self) -> None:
         """End the worker from another thread than the one that waits in `run`."""
-        if self.alive:
-            self._kill()
+        with self._ending:
+            if self.alive:
+                self._kill()
 
     def _job(self, cell: Cell) -> Job:
         if len(cell.tables) > _MOST_TABLES:

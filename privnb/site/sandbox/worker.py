@@ -7,7 +7,6 @@ then does it take a cell, and from the first line of that cell on it counts as h
 from __future__ import annotations
 
 import array
-import builtins
 import importlib
 import importlib.abc
 import json
@@ -64,12 +63,14 @@ def main(root: str, channel_number: int, boot_number: int) -> None:
 
 def _prepare(boot: dict[str, Any], root: str, *, keep: int) -> dict[str, Any]:
     """Get ready and give up every right that a cell must not have; returns what holds."""
+    os.closerange(3, keep)
+    os.closerange(keep + 1, 65536)
     places = Places(boot["search"], user=boot["user"])
     sys.path[:] = places.search
     _import_ahead(boot["ahead"])
     _hide_ourselves(root)
     sys.meta_path.insert(0, _Gate(boot["names"]))
-    _close_all_but({keep, *places.descriptors})
+    _silence()
     report: dict[str, Any] = {"mapped_bytes": limits.mapped_bytes()}
     if boot["lock"]:
         report |= _lock(boot, places)
@@ -102,7 +103,6 @@ def _hide_ourselves(root: str) -> None:
         del sys.modules[name]
     sys.path_importer_cache.pop(root, None)
     sys.argv[:] = [""]
-    builtins.__dict__.pop("_", None)
 
 
 class _Gate(importlib.abc.MetaPathFinder):
@@ -121,16 +121,12 @@ class _Gate(importlib.abc.MetaPathFinder):
         raise ModuleNotFoundError(f"The package {top!r} is not offered here.", name=top)
 
 
-def _close_all_but(kept: set[int]) -> None:
-    """Leave no descriptor open but those named; the standard streams lead nowhere."""
+def _silence() -> None:
+    """Let the standard streams lead nowhere; they are not a way out."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nowhere, stream)
-    start = 3
-    for number in sorted(kept):
-        os.closerange(start, number)
-        start = number + 1
-    os.closerange(start, 65536)
+    os.close(nowhere)
 
 
 def _lock(boot: Mapping[str, Any], places: Places) -> dict[str, Any]:
