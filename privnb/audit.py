@@ -44,8 +44,12 @@ __all__ = [
     "node_hash",
     "open_checkpoint",
     "origin_of",
+    "read_checkpoint",
     "read_event",
+    "read_proof",
+    "said_of",
     "sign_checkpoint",
+    "site_of",
     "verify_consistency",
     "verify_export",
     "verify_file",
@@ -64,8 +68,8 @@ _EVENT, _OPENINGS = '{"event":', ',"openings":'
 _MANY = 200
 """How many lines of an export are compared with their canonical form at a time."""
 
-# No white space, as it ends a name in a note, and no plus, as it ends a name in a key.
-_NAME = re.compile(r"[^\s+\x00-\x20\x7f-\xa0]{1,512}")
+# ASCII that is seen, without the plus, which ends a name in a key.
+_NAME = re.compile(r"[!-*,-~]{1,512}")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,17}")
 _HEX_HASH = re.compile(r"[0-9a-f]{64}")
 _HEX_ID = re.compile(r"[0-9a-f]{8}")
@@ -127,7 +131,7 @@ def check_openings(event: Mapping[str, Any], openings: object) -> None:
         except (KeyError, TypeError, AttributeError, ValueError):
             fits = False
         if not fits:
-            raise Unproved(f"The opening of {field!r} does not fit the event's commitment.")
+            raise Unproved(f"The opening of {field[:80]!r} does not fit the event's commitment.")
 
 
 # The tree
@@ -252,6 +256,17 @@ def origin_of(site: str, owner: str) -> str:
     return "/".join(["privnb", *(urllib.parse.quote(part, safe="@") for part in (site, owner))])
 
 
+def site_of(origin: str, owner: str) -> str | None:
+    """Return the site whose log has this name; None if it is not named for a site of the owner's.
+
+    >>> site_of("privnb/northside/ana@north.example", "ana@north.example")
+    'northside'
+    """
+    _, _, rest = origin.partition("/")
+    site = urllib.parse.unquote(rest.partition("/")[0])
+    return site if site and origin_of(site, owner) == origin else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerifierKey:
     """A log's public key with the log's name, as C2SP signed-note writes it.
@@ -266,7 +281,7 @@ class VerifierKey:
     """The 32 bytes of an Ed25519 public key."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or not _is_utf8(self.name):
+        if not _NAME.fullmatch(self.name):
             raise Unproved(f"{self.name[:80]!r} cannot be the name of a key.")
         if len(self.public) != _HASH_BYTES:
             raise Unproved("An Ed25519 public key has 32 bytes.")
@@ -511,14 +526,22 @@ def _compare_roots(tree: Tree, stated: Iterable[tuple[int, bytes]]) -> None:
         )
 
 
+def read_checkpoint(path: Path, key: VerifierKey | None) -> Checkpoint:
+    """Read a file with a signed checkpoint, as `open_checkpoint` does."""
+    try:
+        with path.open("rb") as file:
+            return open_checkpoint(file.read(4 * _LONGEST_NOTE).decode(), key)
+    except OSError as problem:
+        raise Unproved(f"{path} cannot be read: {problem.strerror}.") from None
+    except UnicodeDecodeError:
+        raise Unproved(f"{path}: The checkpoint is no signed note.") from None
+    except Unproved as problem:
+        raise Unproved(f"{path}: {problem}") from None
+
+
 def verify_file(path: Path, *, checkpoints: Sequence[Path], key: VerifierKey | None) -> Checkpoint:
     """Check an exported file against files of checkpoints; return the checkpoint it amounts to."""
-    opened = []
-    for file in checkpoints:
-        try:
-            opened.append(open_checkpoint(_read(file).decode(), key))
-        except (Unproved, UnicodeDecodeError) as problem:
-            raise Unproved(f"{file}: {problem}") from None
+    opened = [read_checkpoint(file, key) for file in checkpoints]
     try:
         with path.open("rb") as lines:
             verify_export(lines, checkpoints=opened)
@@ -527,14 +550,6 @@ def verify_file(path: Path, *, checkpoints: Sequence[Path], key: VerifierKey | N
     except Unproved as problem:
         raise Unproved(f"{path}: {problem}") from None
     return max(opened, key=lambda each: each.size)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_LONGEST_NOTE * 4)
-    except OSError as problem:
-        raise Unproved(f"it cannot be read: {problem.strerror}.") from None
 
 
 def _bytes_of_hash(text: object) -> bytes:

@@ -378,7 +378,7 @@ def _shown(owner: str, key: VerifierKey, receipts: Sequence[Receipt]) -> dict[st
 
 def _analyst(receipt: Receipt) -> str | None:
     opening = (receipt.openings or {}).get("analyst")
-    return opening and opening.value
+    return opening.value if opening else None
 
 
 def _is_key_of(owner: str, key: str) -> bool:
@@ -387,8 +387,7 @@ def _is_key_of(owner: str, key: str) -> bool:
         name = VerifierKey.parse(key).name
     except Unproved:
         return False
-    _, site, _ = [*name.split("/"), "", ""][:3]
-    return name == audit.origin_of(site, owner)
+    return audit.site_of(name, owner) is not None
 
 
 def _size(note: str) -> int:

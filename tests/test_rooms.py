@@ -37,6 +37,7 @@ TO_A_PERSON = {
 }
 
 MAY_IMPORT = {
+    "privnb.audit": set(),
     "privnb.dp": PURE,
     "privnb.computation": PURE,
     "privnb.release": PURE | SHOWING,
@@ -55,6 +56,8 @@ MAY_NOT_IMPORT = {
     "privnb.session": FRONT | OWNERS,
     "privnb.request": FRONT | OWNERS | {"privnb.datasite"},
     "privnb.store": FRONT | OWNERS | {"privnb.datasite"},
+    "privnb.witness": FRONT | OWNERS | {"privnb.datasite", "privnb.session"},
+    "privnb.notebook_check": FRONT | OWNERS | {"privnb.datasite", "privnb.session"},
     "privnb.datasite": FRONT | OWNERS | {"privnb.session", "privnb.dp"},
     "privnb.site": FRONT | {"privnb.session", "privnb.request", "privnb.store", "privnb.owner"},
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from privnb.cli import review, site
+from privnb.cli import audit, consent, review, site
 from privnb.cli.demo import demo, lab
 from privnb.cli.reporting import ReportingGroup
 
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 app.add_typer(site.app, name="site")
 app.add_typer(review.app, name="review")
+app.add_typer(audit.app, name="audit")
+app.add_typer(consent.app, name="consent")
 app.command()(demo)
 app.command()(lab)
 

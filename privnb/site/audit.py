@@ -117,19 +117,21 @@ def _refuse_floats(value: object) -> None:
 def erase(connection: sa.Connection, value: str) -> int:
     """Forget a person, and return how many openings went: the events stay, and so does the tree.
 
-    What goes is the person's name wherever it opens a commitment, and the words in the events that
-    named them; names of others stay.
+    What goes is the person's name wherever it opens a commitment, and all words in events that
+    named them or that mention them; names of others stay. What the tables beside the audit log
+    hold, and what was exported before, is not touched.
     """
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrites what it deletes
-    named = sa.select(audit_openings.c.event).where(audit_openings.c.value == value)
-    erased = connection.execute(
-        sa.delete(audit_openings).where(
-            audit_openings.c.event.in_(named),
-            sa.or_(audit_openings.c.value == value, audit_openings.c.field.not_in(_NAMES)),
-        )
+    field, said = audit_openings.c.field, audit_openings.c.value
+    named = sa.select(audit_openings.c.event).where(said == value)
+    words = sa.and_(
+        field.not_in(_NAMES),
+        sa.or_(audit_openings.c.event.in_(named), said.contains(value, autoescape=True)),
     )
-    return erased.rowcount
+    return connection.execute(
+        sa.delete(audit_openings).where(sa.or_(said == value, words))
+    ).rowcount
 
 
 class AuditLog:

@@ -1,0 +1,264 @@
+"""``privnb audit``: read, check and export a site's audit log; check a published notebook."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from privnb.errors import AuditBroken, ConfigError, PrivnbError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from privnb.audit import Checkpoint, VerifierKey
+    from privnb.site.audit import AuditLog
+    from privnb.site.audit_reading import ShownEvent
+    from privnb.site.database import Database
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="For owners and auditors: what a site did, and the proof of it.", no_args_is_help=True
+)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
+
+
+@app.command()
+def show(
+    directory: Directory,
+    analyst: Annotated[str | None, typer.Option(help="Only what is about this analyst.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only events of this kind: decision, release, grant, …")
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
+) -> None:
+    """Show what happened, with the names that the log itself holds as commitments only."""
+    from privnb.site.audit_reading import shown_events  # noqa: PLC0415 - SQLAlchemy takes a while
+
+    with _opened(directory) as (database, _), database.read() as snapshot:
+        found = shown_events(snapshot, analyst=analyst, kind=kind, last=last)
+    if not found:
+        typer.echo("Nothing of this kind has happened.")
+        return
+    _print_events(found)
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE", help="A site's folder, or an exported file.")
+    ],
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="CP", help="A signed checkpoint; again for earlier ones of the same log."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The site's verifier key, as `privnb audit key` prints it.")
+    ] = None,
+) -> None:
+    """Check a log: every event, the tree over them, and the checkpoints that were signed.
+
+    Of a folder, the checkpoints in the newest answers that went out are checked as well.
+    """
+    from privnb import audit  # noqa: PLC0415 - only when needed
+
+    checkpoints = checkpoint or []
+    with _told():
+        given = None if key is None else audit.VerifierKey.parse(key)
+        if path.is_dir():
+            _verify_folder(path, checkpoints, key=given)
+            return
+        if not checkpoints:
+            raise PrivnbError(
+                "An exported file is checked against a signed checkpoint.",
+                hint="Name it: --checkpoint FILE. The export wrote one beside the events.",
+            )
+        found = audit.verify_file(path, checkpoints=checkpoints, key=given)
+    typer.echo(audit.said_of(path, found, key=given), nl=False)
+
+
+def _verify_folder(
+    directory: Path, checkpoints: Sequence[Path], *, key: VerifierKey | None
+) -> None:
+    from privnb import audit  # noqa: PLC0415 - only when needed
+    from privnb.site.audit_reading import check_log, given_out  # noqa: PLC0415
+
+    with _opened(directory) as (database, log), database.read() as snapshot:
+        own = audit.VerifierKey.parse(log.verifier_key)
+        if key is not None and key != own:
+            raise AuditBroken(
+                f"{directory} signs with another key than the one that was given.",
+                hint="See: privnb audit key DIR",
+            )
+        sent: list[Checkpoint] = given_out(snapshot, own)
+        held = [audit.read_checkpoint(file, own) for file in checkpoints]
+        found = check_log(snapshot, checkpoints=[*sent, *held])
+    typer.echo(f"{directory}: {found.size} events, whose tree is whole.")
+    typer.echo(f"The root: {found.root.hex()}")
+    typer.echo(
+        f"It agrees with {len(sent)} checkpoints in answers that went out"
+        + (f" and {len(held)} that were given." if held else ".")
+    )
+
+
+@app.command()
+def export(
+    directory: Directory,
+    file: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The file to write.")],
+    without_names: Annotated[  # noqa: FBT002 - a switch of the command line
+        bool,
+        typer.Option("--without-names", help="Leave out who it was and what they said."),
+    ] = False,
+) -> None:
+    """Write all events and a signed checkpoint, for an auditor.
+
+    The auditor needs your verifier key besides, from you and not with the files.
+    """
+    from privnb.site.audit_reading import exported  # noqa: PLC0415 - SQLAlchemy takes a while
+
+    note_file = file.with_suffix(".checkpoint")
+    if note_file == file:
+        raise PrivnbError("The checkpoint is written as .checkpoint.", hint="Name it OUT.jsonl.")
+    with _opened(directory) as (database, log), database.read() as snapshot:
+        note = log.checkpoint(snapshot)
+        _write(file, exported(snapshot, names=not without_names))
+    _write(note_file, [note.encode()])
+    typer.echo(f"Wrote {file} and {note_file}.")
+    if not without_names:
+        typer.echo("They name people: give them to nobody but your auditor.")
+    typer.echo("To check them: privnb audit verify FILE --checkpoint CP --key KEY")
+
+
+@app.command()
+def key(directory: Directory) -> None:
+    """Print the key by which the log's signatures are checked: for analysts and auditors."""
+    with _opened(directory) as (_, log):
+        typer.echo(log.verifier_key)
+        typer.echo(f"Fingerprint, to compare over the telephone: {log.fingerprint}", err=True)
+
+
+@app.command()
+def erase(
+    directory: Directory,
+    person: Annotated[str, typer.Argument(metavar="PERSON", help="As the log names them.")],
+) -> None:
+    """Forget who a person was: what opens their commitments goes, the log stays as it was.
+
+    The ledger, grants, requests and reviews still name them, as the site needs them to keep count.
+    """
+    from privnb.site.audit import erase as erase_person  # noqa: PLC0415 - SQLAlchemy takes a while
+
+    with _opened(directory) as (database, _), database.write() as transaction:
+        gone = erase_person(transaction, person)
+    if not gone:
+        raise PrivnbError(
+            f"Nothing in the audit log opens to {person!r}.",
+            hint=f"See who is there: privnb audit show {directory}",
+        )
+    typer.echo(f"Erased {gone} names and words. The log's tree is unchanged.")
+    typer.echo("Still naming them: grants, ledger, requests, reviews, and what was exported.")
+
+
+@app.command("check-notebook")
+def check_notebook(
+    file: Annotated[Path, typer.Argument(metavar="FILE.ipynb", help="The notebook.")],
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="A site's verifier key that you trust; again for each site."),
+    ] = None,
+) -> None:
+    """Check that what a notebook shows is what sites released, by the receipts saved in it.
+
+    Exit status 0: all holds; 1: something does not; 2: there are no receipts.
+    """
+    from privnb.audit import VerifierKey  # noqa: PLC0415 - only when needed
+    from privnb.notebook_check import check_notebook as checked  # noqa: PLC0415
+
+    with _told():
+        trusted = [VerifierKey.parse(each) for each in key or ()]
+    report = checked(file, trusted=trusted)
+    for line in report.lines:
+        typer.echo(line)
+    raise typer.Exit(report.status)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what could not be proved into an error of the command line."""
+    from privnb.audit import Unproved  # noqa: PLC0415 - only when needed
+
+    try:
+        yield
+    except Unproved as problem:
+        raise AuditBroken(
+            str(problem), hint="Do not rely on it; keep what you were given as it is."
+        ) from None
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[tuple[Database, AuditLog]]:
+    from privnb.site.config import load_config  # noqa: PLC0415 - only when needed
+    from privnb.site.database import Database  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from privnb.site.opening import database_path, open_audit  # noqa: PLC0415
+
+    if not directory.is_dir():
+        raise ConfigError(
+            f"There is no folder {directory}.", hint="Make a site with: privnb site init"
+        )
+    config = load_config(directory)
+    database = Database.open(database_path(config))
+    try:
+        yield database, open_audit(config)
+    finally:
+        database.close()
+
+
+def _write(path: Path, lines: Iterable[bytes]) -> None:
+    """Write a file as a whole, readable by its owner only."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as problem:
+        raise StateError(
+            f"{path} cannot be written: {problem.strerror}.",
+            hint="Look at the folder's permissions and free space.",
+        ) from None
+
+
+def _print_events(events: Sequence[ShownEvent]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only when needed
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from privnb.markup import clean  # noqa: PLC0415
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    table = Table("no.", "at", "kind", "who", "what", box=None, pad_edge=False)
+    for event in events:
+        facts = {name: value for name, value in event.facts.items() if value is not None}
+        cells = (str(event.index), event.at, event.kind, _listed(event.people), _listed(facts))
+        # As text: what people wrote is not to be taken for rich's own markup, nor for control.
+        table.add_row(*(Text(clean(cell).replace("\n", " ")) for cell in cells))
+    console.print(table)
+
+
+def _listed(fields: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items())

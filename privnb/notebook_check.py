@@ -1,0 +1,331 @@
+"""Checks a published notebook: that what it shows is what sites released, by the receipts in it.
+
+Beside what an output shows, a notebook keeps what was released, as each site's audit log knows it
+by its hash, with the receipt. Whoever has the notebook and the sites' keys can check both, and that
+what is shown is what follows from what was released. The code of the cells, what they print
+otherwise and the text between them are not checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from privnb import audit, wire
+from privnb.audit import Proved, Unproved, VerifierKey
+from privnb.errors import BadMessage, PrivnbError, error_from_code
+from privnb.markup import clean
+from privnb.messages import Problem
+from privnb.output import Output
+from privnb.release import RECORD_TYPE, Answer, PrivacyLabel, Receipt, Release, SiteRelease
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["NotebookReport", "check_notebook"]
+
+_SHOWN_TYPES = ("text/html", "text/plain")
+_CARD = 'class="pn-release"'
+_MOCK_CARD = 'aria-label="Mock answer'
+_LARGEST_NOTEBOOK = 512 * 1024 * 1024
+
+
+@wire.message
+class RecordPart:
+    """What one site released, with the proof."""
+
+    site: str
+    owner: str
+    key: str
+    receipt: Receipt
+    released: str
+    """The canonical JSON whose hash the audit log has: a `Released`."""
+
+
+@wire.message
+class NotebookRecord:
+    """What a notebook keeps of a release; see `Release.record`."""
+
+    version: Literal[1]
+    request: str
+    digest: str
+    parts: tuple[RecordPart, ...]
+    problems: dict[str, Problem] | None = None
+    """Sites that had released nothing when it was shown, with the reason. Nothing proves them."""
+
+
+@wire.message
+class Released:
+    """What `privnb.messages.released_hash` covers."""
+
+    request: str
+    digest: str | None
+    answer: Answer | None
+    output: Output | None
+    label: PrivacyLabel | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotebookReport:
+    """What was found, line by line, and the exit status it amounts to."""
+
+    lines: tuple[str, ...]
+    status: Literal[0, 1, 2]
+    """0: all holds; 1: something does not; 2: there is no receipt."""
+
+
+@dataclass(kw_only=True)
+class _Findings:
+    lines: list[str] = field(default_factory=list)
+    proved: int = 0
+    wrong: int = 0
+    bare: int = 0
+    """Answers that are shown without a receipt."""
+
+    def found_wrong(self, where: str, problem: str) -> None:
+        self.wrong += 1
+        self.lines.append(f"{where}: WRONG: {problem}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    where: str
+    receipt: Receipt
+    proved: Proved
+
+
+def check_notebook(path: Path, *, trusted: Sequence[VerifierKey] = ()) -> NotebookReport:
+    """Check every release that a notebook shows.
+
+    Parameters
+    ----------
+    trusted
+        Keys of sites, from where they are known to be right. Without any, the keys in the notebook
+        are believed, and listed to be compared.
+
+    Raises
+    ------
+    PrivnbError
+        The file cannot be read, or is no notebook.
+    """
+    findings = _Findings()
+    seen: dict[str, list[_Seen]] = {}
+    for where, data in _outputs(_read(path)):
+        if RECORD_TYPE in data:
+            _check_output(where, data, findings, seen, trusted=trusted)
+        elif _CARD in _text(data, "text/html"):
+            if _MOCK_CARD in _text(data, "text/html"):
+                findings.lines.append(f"{where}: says it is of a mock twin; that needs no proof.")
+            else:
+                findings.bare += 1
+                findings.lines.append(f"{where}: NOT PROVED: an answer without a receipt.")
+    _check_logs(seen, findings)
+    return _report(findings, list(seen), trusted=trusted)
+
+
+def _report(
+    findings: _Findings, keys: Sequence[str], *, trusted: Sequence[VerifierKey]
+) -> NotebookReport:
+    lines = list(findings.lines)
+    if not findings.proved and not findings.wrong:
+        lines.append("There are no receipts in this notebook: nothing in it can be checked.")
+        return NotebookReport(lines=tuple(map(clean, lines)), status=2)
+    lines.append(
+        f"{findings.proved} answers of sites proved, {findings.wrong} things wrong, "
+        f"{findings.bare} answers without a receipt."
+    )
+    lines.append("Not checked: the code of the cells, and all that is not an answer of a site.")
+    if keys and not trusted:
+        lines.append(
+            "The keys below are in the notebook itself, so all this is only as good as where you "
+            "compare them. Ask each site's owner, or name them with --key:"
+        )
+        for key in keys:
+            lines += [f"  {key}", f"  fingerprint {VerifierKey.parse(key).fingerprint}"]
+    status: Literal[0, 1] = 1 if findings.wrong or findings.bare else 0
+    return NotebookReport(lines=tuple(map(clean, lines)), status=status)
+
+
+# The notebook
+
+
+def _read(path: Path) -> object:
+    hint = "Name a Jupyter notebook, FILE.ipynb."
+    try:
+        if path.stat().st_size > _LARGEST_NOTEBOOK:
+            raise PrivnbError(f"{path} is larger than any notebook that is read.", hint=hint)
+        return json.loads(path.read_bytes())
+    except OSError as problem:
+        raise PrivnbError(f"{path} cannot be read: {problem.strerror}.", hint=hint) from None
+    except (ValueError, RecursionError):
+        raise PrivnbError(f"{path} is not JSON.", hint=hint) from None
+
+
+def _outputs(notebook: object) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Find all outputs that have forms by mime type, with words for where they are."""
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    if not isinstance(cells, list):
+        raise PrivnbError(
+            "This is no notebook of version 4.", hint="Save it with a current Jupyter."
+        )
+    for number, cell in enumerate(cells, 1):
+        outputs = cell.get("outputs") if isinstance(cell, dict) else None
+        for output in outputs if isinstance(outputs, list) else ():
+            data = output.get("data") if isinstance(output, dict) else None
+            if isinstance(data, dict):
+                count = cell.get("execution_count")
+                ran = f" (In [{count}])" if isinstance(count, int) else ""
+                yield f"Cell {number}{ran}", data
+
+
+def _text(data: Mapping[str, Any], mime: str) -> str:
+    """Return a form as one text; notebooks store it by lines."""
+    value = data.get(mime, "")
+    parts = value if isinstance(value, list) else [value]
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+# One output
+
+
+def _check_output(
+    where: str,
+    data: Mapping[str, Any],
+    findings: _Findings,
+    seen: dict[str, list[_Seen]],
+    *,
+    trusted: Sequence[VerifierKey],
+) -> None:
+    try:
+        written = json.dumps(data[RECORD_TYPE], allow_nan=False).encode()
+        record = wire.decode(NotebookRecord, written, what="What is kept beside it")
+    except (BadMessage, ValueError, RecursionError) as problem:
+        findings.found_wrong(where, _message(problem))
+        return
+    parts = []
+    for part in record.parts:
+        try:
+            proved, made = _check_part(record, part, trusted=trusted)
+        except (Unproved, BadMessage, UnicodeEncodeError) as problem:
+            findings.found_wrong(f"{where}: {part.site}", _message(problem))
+            continue
+        parts.append(made)
+        findings.proved += 1
+        seen.setdefault(part.key, []).append(
+            _Seen(where=where, receipt=part.receipt, proved=proved)
+        )
+        said = f"event {proved.index} of {proved.checkpoint.size}, {proved.event.get('at')}"
+        findings.lines.append(f"{where}: {part.site}: proved: {said}")
+    if len(parts) == len(record.parts):
+        _check_look(where, data, record, parts, findings)
+
+
+def _check_part(
+    record: NotebookRecord, part: RecordPart, *, trusted: Sequence[VerifierKey]
+) -> tuple[Proved, SiteRelease]:
+    key = VerifierKey.parse(part.key)
+    if trusted and key not in trusted:
+        raise Unproved("It is signed by a key that you did not name.")
+    site = audit.site_of(key.name, part.owner)
+    if site is None or part.site not in {site, f"{site}@{part.owner}"}:
+        raise Unproved("It is signed by the key of another site.")
+    proved = audit.verify_receipt(dataclasses.asdict(part.receipt), key=key)
+    if proved.event.get("kind") != "release":
+        raise Unproved("The receipt is not that of a release.")
+    if proved.event.get("output") != wire.sha256_hex(part.released.encode()):
+        raise Unproved("What it shows is not what the receipt is for: one of them was changed.")
+    released = wire.decode(Released, part.released.encode(), what="What was released")
+    if (released.request, released.digest) != (record.request, record.digest):
+        raise Unproved("The receipt is that of an answer to another question.")
+    if released.label is None or (released.answer is None) == (released.output is None):
+        raise Unproved("Nothing was released.")
+    return proved, SiteRelease(
+        site=part.site,
+        owner=part.owner,
+        answer=released.answer,
+        output=released.output,
+        label=released.label,
+        receipt=part.receipt,
+        key=part.key,
+    )
+
+
+def _check_look(
+    where: str,
+    data: Mapping[str, Any],
+    record: NotebookRecord,
+    parts: Sequence[SiteRelease],
+    findings: _Findings,
+) -> None:
+    """Compare what is shown with what the released parts look like."""
+    others = sorted(set(data) - {RECORD_TYPE, *_SHOWN_TYPES})
+    if others:
+        findings.found_wrong(where, f"shown in a form that is not privnb's: {', '.join(others)}")
+    release = Release(
+        request=record.request,
+        digest=record.digest,
+        parts=tuple(parts),
+        problems={
+            site: error_from_code(problem.code, problem.message, problem.hint)
+            for site, problem in (record.problems or {}).items()
+        },
+    )
+    try:
+        forms = release.bundle()
+    except Exception:  # noqa: BLE001 - what a site released may be no table at all
+        findings.found_wrong(where, "what was released cannot be shown.")
+        return
+    for mime in _SHOWN_TYPES:
+        if mime in data and _text(data, mime) != forms[mime]:
+            findings.found_wrong(
+                where,
+                f"shown as this version of privnb would not show it ({mime}): it was changed, or "
+                "another version wrote it.",
+            )
+
+
+# The logs behind the receipts
+
+
+def _check_logs(seen: Mapping[str, Sequence[_Seen]], findings: _Findings) -> None:
+    """Check that all receipts of a site are of one log, as far as they have the proofs."""
+    owners: dict[str, str] = {}
+    for key, receipts in seen.items():
+        name = VerifierKey.parse(key).name
+        if owners.setdefault(name, key) != key:
+            findings.found_wrong(name, "its answers are signed by different keys.")
+        events: dict[int, str] = {}
+        roots: dict[int, bytes] = {}
+        for each in receipts:
+            state = each.proved.checkpoint
+            same_event = events.setdefault(each.proved.index, each.receipt.event)
+            same_root = roots.setdefault(state.size, state.root)
+            if same_event != each.receipt.event or same_root != state.root:
+                findings.found_wrong(each.where, f"{name} signed two logs that differ.")
+        for each in receipts:
+            proofs = each.receipt.consistency or {}
+            for size in (size for size in roots if str(size) in proofs):
+                _check_growth(each, size, roots[size], proofs[str(size)], findings)
+
+
+def _check_growth(
+    newer: _Seen, size: int, root: bytes, proof: Sequence[str], findings: _Findings
+) -> None:
+    state = newer.proved.checkpoint
+    try:
+        audit.verify_consistency(
+            old_size=size,
+            old_root=root,
+            size=state.size,
+            root=state.root,
+            proof=audit.read_proof(proof),
+        )
+    except Unproved as problem:
+        findings.found_wrong(newer.where, str(problem))
+
+
+def _message(problem: Exception) -> str:
+    return problem.message if isinstance(problem, PrivnbError) else str(problem)
