@@ -1,7 +1,8 @@
 """Comparing what ``site.toml`` claims with what the data holds; for the owner's eyes only.
 
 `refuse_broken_claims` guards registration: it verifies what the privacy proof rests on. `check`
-tells the owner all there is to mend or to know before analysts are let in.
+tells the owner all there is to mend or to know before analysts are let in, of data subjects'
+consent too.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import ibis
 import ibis.expr.types as ir
 
 from privnb.dp.bounding import UNIT, check_schema, visible_columns
 from privnb.dp.schema import Column
 from privnb.errors import ConfigError
 from privnb.site.config import SiteConfig, TableConfig, load_config
+from privnb.site.consent import ConsentRegister
 from privnb.site.sources import located, open_source, workshop
 
 __all__ = ["CheckReport", "Finding", "TableFacts", "check", "refuse_broken_claims"]
 
 _COUNTED = ("null", "below", "above", "unlisted")
+_SHOWN = 5
 _MANY = 0.1
 """Share of clamped values from which an answer is more bias than truth, so that we warn."""
 
@@ -115,6 +119,8 @@ def check(directory: Path) -> CheckReport:
                 with located(config, table):
                     facts.append(_facts(table, source))
                     findings.extend(_compare(config, table, source, facts[-1]))
+                if table.consent is not None:
+                    findings.extend(_compare_consent(config, table, source))
         except ConfigError as error:
             findings.append(Finding(level="error", message=error.message, hint=error.hint))
     return CheckReport(path=config.path, tables=tuple(facts), findings=tuple(findings))
@@ -199,6 +205,42 @@ def _compare_units(
             *("warning", config, (*here, "delta")),
             f"delta {schema.delta:g} is more than one in the number of units.",
             "Take at most a tenth of that, for example 1e-6.",
+        )
+
+
+def _compare_consent(config: SiteConfig, table: TableConfig, source: ir.Table) -> Iterator[Finding]:
+    """Say what the consent register means for the table; raise if computations would fail."""
+    here = ("tables", table.name, "consent")
+    register = ConsentRegister(config, table).facts()
+    if register.nobodys:
+        yield _finding(
+            *("warning", config, (*here, "unit")),
+            f"{register.nobodys:,} entries of the consent register say nobody's consent.",
+            "Find out whose they are: a withdrawal among them has no effect.",
+        )
+    if register.future:
+        yield _finding(
+            *("warning", config, (*here, "at")),
+            f"{register.future:,} entries of the consent register are from times to come, and"
+            " count already.",
+            "Correct them: a withdrawal before such a time has no effect.",
+        )
+    if register.others:
+        shown = ", ".join(map(repr, register.others[:_SHOWN]))
+        more = f" and {len(register.others) - _SHOWN} more" if len(register.others) > _SHOWN else ""
+        yield _finding(
+            *("warning", config, (*here, "purpose")),
+            f"The consent register names purposes that the table does not have: {shown}{more}.",
+            "If one is misspelt, what people said for it has no effect.",
+        )
+    units = source.select(unit=table.schema.privacy_unit).distinct()
+    for purpose in table.schema.purposes:
+        consenting = ibis.memtable(register.consenting(purpose))
+        count = int(units.semi_join(consenting, "unit").count().to_pyarrow().as_py())
+        yield _finding(
+            *("note" if count else "warning", config, here),
+            f"{count:,} units consent to {purpose!r}; the rows of all others never count.",
+            "Who is not in the register has not consented.",
         )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -80,8 +80,8 @@ class RegisterFacts:
     """Entries from times to come, which count already."""
     others: tuple[str, ...]
     """Purposes that it names and that are none of the table's."""
-    units: Mapping[str, pa.Table]
-    """By purpose, who consents."""
+    consenting: Callable[[str], pa.Table]
+    """Who consents to a purpose: one column, ``unit``."""
 
 
 class ConsentRegister:
@@ -139,7 +139,10 @@ class ConsentRegister:
             now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
             ((nobodys, future, others),) = connection.execute(_FACTS, {"now": now}).fetchall()
         return RegisterFacts(
-            nobodys=nobodys, future=future, others=tuple(others or ()), units=units
+            nobodys=nobodys,
+            future=future,
+            others=tuple(others or ()),
+            consenting=lambda purpose: units.get(purpose, self._nobody()),
         )
 
     def _current(self) -> Mapping[str, pa.Table]:

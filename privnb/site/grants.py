@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from privnb.errors import AccessRefused
 from privnb.site.audit import record_event
-from privnb.site.database import grants, utc_now
+from privnb.site.database import access_asks, grants, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,8 @@ class Grant:
     until: dt.date | None = None
     """The last day on which it may be used, by the site's calendar (UTC)."""
     withdrawn: bool = False
+    since: str = field(default="", compare=False)
+    """When the owner said so: UTC, ISO 8601, seconds. Set when it is read."""
 
     def expired(self, today: dt.date) -> bool:
         """Tell whether its last day is over."""
@@ -54,11 +56,13 @@ class Grant:
 def record_grant(connection: sa.Connection, grant: Grant) -> None:
     """Let ``grant`` replace what was granted before for the same analyst, table and purpose.
 
-    What was spent stays spent: the ledger counts by analyst, table and purpose, not by grant.
+    What was spent stays spent: the ledger counts by analyst, table and purpose, not by grant. An
+    ask for it that waits is answered thereby, unless the grant is withdrawn.
     """
+    now = utc_now()
     connection.execute(
         sa.insert(grants).values(
-            at=utc_now(),
+            at=now,
             analyst=grant.analyst,
             table_name=grant.table,
             purpose=grant.purpose,
@@ -67,6 +71,17 @@ def record_grant(connection: sa.Connection, grant: Grant) -> None:
             withdrawn=grant.withdrawn,
         )
     )
+    if not grant.withdrawn:
+        connection.execute(
+            sa.update(access_asks)
+            .where(
+                access_asks.c.analyst == grant.analyst,
+                access_asks.c.table_name == grant.table,
+                access_asks.c.purpose == grant.purpose,
+                access_asks.c.state == "pending",
+            )
+            .values(state="granted", answered_at=now)
+        )
     record_event(
         connection,
         "withdrawal" if grant.withdrawn else "grant",
@@ -135,4 +150,5 @@ def _grant(row: sa.Row[Any]) -> Grant:
         epsilon=Decimal(row.epsilon),
         until=dt.date.fromisoformat(row.until) if row.until else None,
         withdrawn=row.withdrawn,
+        since=row.at,
     )

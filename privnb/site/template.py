@@ -66,6 +66,19 @@ EXAMPLE = """
 # # Optional: source columns that must exist and stay hidden.
 # # hidden = ["name", "address"]
 #
+# # Optional: a register of people's consent, a file or database like the source. Only rows of
+# # units whose newest entry for the purpose is "given" enter a computation; who has no entry has
+# # not consented. A file is read again when it changes: replace it as a whole, so that nobody
+# # reads half of it. What cannot be read, or understood, lets nothing be computed.
+# # [tables.visits.consent]
+# # source = "consents.csv"
+# # # The column with the privacy unit's value.
+# # unit = "person_id"
+# # # Columns with a purpose (as above, or its DPV term), "given" or "withdrawn", and the time.
+# # purpose = "purpose"
+# # status = "status"
+# # at = "at"
+#
 # # Every visible column. Types: integer, float, string, boolean, date, timestamp.
 # [tables.visits.columns.person_id]
 # type = "integer"
@@ -104,6 +117,12 @@ EXAMPLE = """
 # cuts = [18, 40, 65]
 # labels = ["under 18", "18-39", "40-64", "65 and over"]
 # # missing = "unknown"
+#
+# # Optional: what a purpose means in terms of the W3C Data Privacy Vocabulary, and on which legal
+# # basis you use data for it: a term such as Consent, PublicInterest, or eu-gdpr:A9-2-j.
+# [purposes.utilisation-research]
+# dpv = "AcademicResearch"
+# legal_basis = "Consent"
 """
 """A table that is commented out: the default of a new ``site.toml``."""
 
@@ -152,7 +171,7 @@ def init_site(
     if "://" not in exchange:
         exchange = str(Path(exchange).expanduser().absolute())
     text = site_toml(name=name, owner=owner, exchange=exchange, tables=tables)
-    _try(text)
+    _try(directory, text)
     existed = directory.exists()
     state = directory / "state"
     try:
@@ -182,12 +201,13 @@ def write_whole(path: Path, text: str) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def _try(text: str) -> None:
+def _try(directory: Path, text: str) -> None:
     """Refuse what `load_config` would refuse, before anything is made."""
     with tempfile.TemporaryDirectory() as place:
-        (Path(place) / CONFIG_FILE).write_text(text, encoding="utf-8")
+        tried = Path(place) / CONFIG_FILE
+        tried.write_text(text, encoding="utf-8")
         try:
-            load_config(Path(place))
+            load_config(directory, file=tried)
         except ConfigError as error:
             problem = error.message.partition(": ")[2]
             raise ConfigError(problem, hint=error.hint) from None
