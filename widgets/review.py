@@ -47,18 +47,18 @@ class ReviewDesk(Protocol):
         """All requests that a reviewer may want to see."""
 
     def item(self, prefix: str) -> ReviewItem:
-        """One request, by its id or the beginning of it, with all there is to see."""
+        """One request, as ``ANALYST/ID``, with all there is to see."""
 
-    def approve(self, prefix: str, reason: str) -> object:
-        """Let the code run."""
+    def approve(self, prefix: str, reason: str, *, seen: str) -> object:
+        """Let the code run, if what is to be decided on is what was ``seen``."""
 
-    def deny(self, prefix: str, reason: str) -> object:
+    def deny(self, prefix: str, reason: str, *, seen: str) -> object:
         """Refuse the code."""
 
-    def release(self, prefix: str, reason: str) -> object:
+    def release(self, prefix: str, reason: str, *, seen: str) -> object:
         """Let the output leave the site."""
 
-    def withhold(self, prefix: str, reason: str) -> object:
+    def withhold(self, prefix: str, reason: str, *, seen: str) -> object:
         """Keep the output at the site."""
 
 
@@ -113,34 +113,33 @@ class ReviewWidget(anywidget.AnyWidget):
             case {"ask": "refresh"}:
                 self.refresh()
                 self.send({"answered": "refresh"})
-            case {"ask": "open", "request": str(request)}:
-                self.send({"answered": "open", **self._opened(request)})
+            case {"ask": "open", "key": str(key)}:
+                self.send({"answered": "open", **self._opened(key)})
             case {
                 "ask": "decide",
-                "request": str(request),
+                "key": str(key),
                 "digest": str(digest),
                 "output": str(output),
                 "verdict": str(verdict),
                 "reason": str(reason),
             }:
-                problem = self._decide(request, verdict, reason, seen=(digest, output))
+                problem = self._decide(key, verdict, reason, seen=(digest, output))
                 self.refresh()
-                said = "" if problem else self._said(request, verdict)
-                opened = self._opened(request)
+                said = "" if problem else self._said(key, verdict)
+                opened = self._opened(key)
                 self.send({"answered": "decide", **opened, "said": said, "refused": problem})
 
-    def _opened(self, request: str) -> dict[str, Any]:
+    def _opened(self, key: str) -> dict[str, Any]:
         try:
-            item = self._desk.item(request)
+            item = self._desk.item(key)
         except PrivnbError as error:
-            return {"request": request, "detail": None, "problem": _words(error)}
-        detail = _detail(item, self._desk.reviewer)
-        return {"request": request, "detail": detail, "problem": ""}
+            return {"key": key, "detail": None, "problem": _words(error)}
+        return {"key": key, "detail": _detail(item, self._desk.reviewer), "problem": ""}
 
-    def _decide(self, request: str, verdict: str, reason: str, *, seen: tuple[str, str]) -> str:
+    def _decide(self, key: str, verdict: str, reason: str, *, seen: tuple[str, str]) -> str:
         """Take a decision to the desk; return why it was refused, or nothing."""
         try:
-            item = self._desk.item(request)
+            item = self._desk.item(key)
             if seen != (item.digest, item.output_digest or ""):
                 raise RequestRefused(
                     "The request changed while you looked; nothing was decided.",
@@ -151,28 +150,28 @@ class ReviewWidget(anywidget.AnyWidget):
                 raise RequestRefused(blocked or "This cannot be decided now.")
             if verdict in _NEGATIVE and not reason.strip():
                 raise RequestRefused("No reason was given.", hint="The analyst needs to read one.")
-            self._act(item.request, verdict, reason.strip())
+            self._act(key, verdict, reason.strip(), seen=item.seen)
         except PrivnbError as error:
             return _words(error)
         return ""
 
-    def _act(self, request: str, verdict: str, reason: str) -> None:
+    def _act(self, key: str, verdict: str, reason: str, *, seen: str) -> None:
         match verdict:
             case "approve":
-                self._desk.approve(request, reason)
+                self._desk.approve(key, reason, seen=seen)
             case "deny":
-                self._desk.deny(request, reason)
+                self._desk.deny(key, reason, seen=seen)
             case "release":
-                self._desk.release(request, reason)
+                self._desk.release(key, reason, seen=seen)
             case "withhold":
-                self._desk.withhold(request, reason)
+                self._desk.withhold(key, reason, seen=seen)
 
-    def _said(self, request: str, verdict: str) -> str:
+    def _said(self, key: str, verdict: str) -> str:
         if verdict == "deny":
             return "Denied. The analyst will read your reason."
         if verdict == "withhold":
             return "Withheld. The output stays at the site; the analyst will read your reason."
-        item = next((item for item in self.shown if item.request == request), None)
+        item = next((item for item in self.shown if _key(item) == key), None)
         if item is not None and item.stage == _STAGES[verdict]:
             return f"Recorded: {len(item.approvals)} of {item.needed} approvals."
         if verdict == "approve":
@@ -187,6 +186,11 @@ class ReviewWidget(anywidget.AnyWidget):
         data["text/html"] = review_html(self.shown)
         data["text/plain"] = review_text(self.shown)
         return data, metadata
+
+
+def _key(item: ReviewItem) -> str:
+    """Name a request as a desk does; two analysts may have used the same id."""
+    return f"{item.analyst}/{item.request}"
 
 
 def _words(error: PrivnbError) -> str:
@@ -210,7 +214,7 @@ def _blocked(item: ReviewItem, reviewer: str | None) -> str:
 
 def _line(item: ReviewItem, reviewer: str | None, *, now: dt.datetime) -> dict[str, Any]:
     return {
-        "request": item.request,
+        "key": _key(item),
         "short": item.request[:8],
         "analyst": visible(item.analyst),
         "purpose": visible(item.purpose),
@@ -226,7 +230,7 @@ def _detail(item: ReviewItem, reviewer: str | None) -> dict[str, Any]:
     code = code_lines(item.source)
     findings = [_with_lines(visible(finding), last=len(code)) for finding in item.findings]
     return {
-        "request": item.request,
+        "key": _key(item),
         "digest": item.digest,
         "output_digest": item.output_digest or "",
         "analyst": visible(item.analyst),

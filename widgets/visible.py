@@ -62,18 +62,18 @@ def code_lines(source: str) -> list[Line]:
 def difference_lines(difference: str) -> list[tuple[str, Line]]:
     r"""Split a unified difference into lines, each with its sign: ``+``, ``-``, ``@`` or a space.
 
-    >>> difference_lines("@@ -1 +1 @@\\n-a\n+b\n")
+    >>> difference_lines("@@ -1 +1 @@\n-a\n+b\n")
     [('@', [('', '@@ -1 +1 @@')]), ('-', [('', 'a')]), ('+', [('', 'b')])]
     """
     lines: list[tuple[str, Line]] = []
+    within = False  # the files' names stand above the first @@; below it, +++ is an added ++
     for text in _LINE_END.split(difference.rstrip("\r\n")):
-        if text.startswith(("+++", "---", "@@")):
+        within = within or text.startswith("@@")
+        if text.startswith("@@") or not within:
             lines.append(("@", list(_pieces("", text))))
-        elif text.startswith(("+", "-", " ")):
-            lines.append((text[0], list(_pieces("", text[1:]))))
-        elif text:
-            lines.append((" ", list(_pieces("", text))))
-    return lines
+        else:
+            lines.append((text[:1], list(_pieces("", text[1:]))))
+    return lines if difference.strip() else []
 
 
 def _append(line: Line, piece: tuple[str, str]) -> None:

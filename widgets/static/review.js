@@ -112,8 +112,7 @@ function output(drawn, caption) {
 }
 
 function mock(detail) {
-  if (detail.mock_problem) return quiet(`It did not run on the mock twin: ${detail.mock_problem}`);
-  if (!detail.mock) return quiet("It has not been run on the mock twin.");
+  if (!detail.mock) return quiet(detail.mock_problem || "It has not been run on the mock twin.");
   return output(detail.mock, "Result of the mock run");
 }
 
@@ -149,7 +148,7 @@ function parts(detail) {
     ["imports", detail.imports.join(", ") || "none"],
     ["columns", detail.columns.join(", ") || "none seen"],
   ])));
-  drawn.push(folded("analyst", `Budget and history of ${detail.analyst}`, false,
+  drawn.push(folded("analyst", `Budget and history of ${detail.analyst}`, !onOutput,
     make("p", { text: detail.budget || "No budget is granted." }),
     detail.history.length ? list(detail.history) : quiet("Nothing was asked before.")));
   return drawn;
@@ -164,7 +163,7 @@ function approvals(detail) {
 
 function render({ model, el }) {
   const view = viewing(model);
-  let selected = null; // id of the request in the detail
+  let selected = null; // key of the request in the detail
   let shown = null; // what the detail shows
   let deciding = false;
 
@@ -195,8 +194,8 @@ function render({ model, el }) {
   const entry = (item) => make("li", {}, control("button", {
     type: "button",
     class: "pn-item",
-    "data-key": item.request,
-    "aria-current": item.request === selected ? "true" : null,
+    "data-key": item.key,
+    "aria-current": item.key === selected ? "true" : null,
     tabindex: "-1",
   },
   make("span", { class: "pn-line" }, make("strong", { class: "pn-cut", text: item.analyst }),
@@ -204,7 +203,8 @@ function render({ model, el }) {
   make("span", { class: "pn-line" }, make("span", { class: "pn-cut", text: item.purpose }),
     make("span", { class: "pn-small pn-code", text: item.short })),
   make("span", { class: "pn-line" }, state(item.state),
-    make("span", { class: "pn-small", text: `${item.approvals} approved` }))));
+    make("span", { class: "pn-small", text: item.approvals },
+      make("span", { class: "pn-hidden", text: " approvals" })))));
 
   const drawList = () => {
     const all = model.get("requests");
@@ -234,7 +234,7 @@ function render({ model, el }) {
 
   const drawDecision = (detail) => {
     const words = WORDS[detail.stage] ?? WORDS.code;
-    question.textContent = words.question;
+    question.textContent = detail.stage ? words.question : "Decision";
     meaning.textContent = words.meaning;
     hint.textContent = `(needed to ${words.no[0]}; the analyst reads it)`;
     counted.textContent = approvals(detail);
@@ -249,7 +249,7 @@ function render({ model, el }) {
 
   const drawDetail = (detail) => {
     if (JSON.stringify(detail) === JSON.stringify(shown)) return; // the reader's place stays
-    const other = detail.request !== shown?.request;
+    const other = detail.key !== shown?.key;
     if (other) {
       reason.value = "";
       body.replaceChildren();
@@ -263,9 +263,9 @@ function render({ model, el }) {
     article.hidden = false;
   };
 
-  const choose = (request) => {
-    selected = request;
-    view.ask({ ask: "open", request }, "Opening…");
+  const choose = (key) => {
+    selected = key;
+    view.ask({ ask: "open", key }, "Opening…");
     drawList();
   };
 
@@ -287,7 +287,7 @@ function render({ model, el }) {
     busy(no, true);
     view.ask({
       ask: "decide",
-      request: shown.request,
+      key: shown.key,
       digest: shown.digest,
       output: shown.output_digest,
       verdict,
@@ -300,10 +300,10 @@ function render({ model, el }) {
       busy(again, false);
       view.say("");
       drawList();
-      if (selected !== null) view.ask({ ask: "open", request: selected });
+      if (selected !== null) view.ask({ ask: "open", key: selected });
       return;
     }
-    if (message.request !== selected) return; // answers another view, or an earlier choice
+    if (message.key !== selected) return; // answers another view, or an earlier choice
     if (message.answered === "open") {
       view.say(message.problem, message.problem ? "problem" : "");
       if (message.detail) drawDetail(message.detail);

@@ -37,7 +37,7 @@ function headings(...texts) {
 /** Make a state that is told by its word; the mark before it is for the eye alone. */
 function state({ mark, word, tone }) {
   return make("span", { class: `pn-state pn-${tone}` },
-    make("span", { class: "pn-mark", "aria-hidden": "true", text: mark }), word);
+    make("span", { class: "pn-mark", "aria-hidden": "true", text: mark }), ` ${word}`);
 }
 
 /** Draw what is inside an element anew; the focus and opened details stay, by their data-key. */
