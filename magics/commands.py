@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError
@@ -14,7 +15,8 @@ from IPython.core.magic_arguments import MagicArgumentParser
 
 from privnb.errors import PrivnbError, UnknownName
 from privnb.magics.grammar import did_you_mean, parse, variable
-from privnb.magics.showing import show_frame, show_lines
+from privnb.magics.ready_cells import template_cell
+from privnb.magics.showing import show, show_frame, show_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -121,8 +123,81 @@ def _budget(magics: SecureMagics, args: argparse.Namespace) -> object:
     return None
 
 
-def _requests(magics: SecureMagics, _: argparse.Namespace) -> None:
-    show_frame("Your requests, newest first", magics.session.requests())
+def _consent(magics: SecureMagics, args: argparse.Namespace) -> object:
+    if args.live:
+        from privnb.widgets.consent import ConsentWidget  # noqa: PLC0415 - anywidget takes a while
+
+        return ConsentWidget(magics.session)
+    from privnb.widgets.consent_card import consents_html, consents_text  # noqa: PLC0415 - rare
+
+    entries = magics.session.consents()
+    show(consents_html(entries), consents_text(entries))
+    return None
+
+
+def _request_access(magics: SecureMagics, args: argparse.Namespace) -> None:
+    entry = magics.session.request_access(
+        args.site, args.table, args.purpose, args.reason, args.epsilon
+    )
+    about = f"{entry.table} for {entry.purpose}"
+    until = f" until {entry.until}" if entry.until else ""
+    said = f"The owner of {args.site} says: {entry.reason}" if entry.reason else ""
+    if entry.state == "pending":
+        show_lines(
+            f"{args.site} has your request for {about}; its owner decides.",
+            "%privnb consent shows the answer once there is one.",
+        )
+    else:
+        show_lines(f"{about} at {args.site}: {entry.state}{until}.", *filter(None, [said]))
+
+
+def _requests(magics: SecureMagics, args: argparse.Namespace) -> object:
+    if args.live:
+        from privnb.widgets.requests import RequestsWidget  # noqa: PLC0415 - anywidget takes long
+
+        return RequestsWidget(magics.session)
+    from privnb.widgets.requests_card import (  # noqa: PLC0415 - rare
+        RequestRow,
+        requests_html,
+        requests_text,
+    )
+
+    rows = [RequestRow.of(standing) for standing in magics.session.states()]
+    show(requests_html(rows), requests_text(rows))
+    return None
+
+
+def _audit(magics: SecureMagics, _: argparse.Namespace) -> None:
+    show_frame("What the sites' audit logs have of you", magics.session.audit())
+
+
+def _templates(magics: SecureMagics, args: argparse.Namespace) -> None:
+    if args.template is None:
+        frame = magics.session.templates()
+        show_frame("Cells that owners release without a human", frame, merge_sites=True)
+        return
+    offered = magics.session.template_offers(refresh=True)
+    cell, needed = template_cell(args.template, args.site, offered)
+    magics.write_below(cell)
+    show_lines(
+        f"The cell of {args.template} is below; it must be sent as it is.",
+        *(f"Assign {name} in a cell above: {what}" for name, what in needed.items()),
+    )
+
+
+def _review(magics: SecureMagics, args: argparse.Namespace) -> object:
+    from privnb.owner import open_desk  # noqa: PLC0415 - the owner's side is not the analyst's
+
+    desk = open_desk(Path(args.directory).expanduser(), args.reviewer)
+    if magics.live:
+        from privnb.widgets.review import ReviewWidget  # noqa: PLC0415 - anywidget takes a while
+
+        return ReviewWidget(desk)
+    from privnb.widgets.review_card import review_html, review_text  # noqa: PLC0415 - rare
+
+    items = desk.items()
+    show(review_html(items), review_text(items))
+    return None
 
 
 def _result(magics: SecureMagics, args: argparse.Namespace) -> object:
@@ -165,7 +240,7 @@ def _parser(name: str) -> MagicArgumentParser:
 
 
 def _grammar() -> dict[str, Command]:
-    nothing = {name: _parser(name) for name in ("sites", "tables", "requests", "help")}
+    nothing = {name: _parser(name) for name in ("sites", "tables", "audit", "help")}
     connect = _parser("connect")
     connect.add_argument("session", nargs="?", type=variable)
     for option in ("--email", "--exchange", "--home"):
@@ -174,6 +249,20 @@ def _grammar() -> dict[str, Command]:
     schema.add_argument("table", metavar="TABLE")
     budget = _parser("budget")
     budget.add_argument("--live", action="store_true")
+    consent = _parser("consent")
+    consent.add_argument("--live", action="store_true")
+    access = _parser("request-access")
+    for option in ("--site", "--table", "--purpose", "--reason"):
+        access.add_argument(option, required=True)
+    access.add_argument("--epsilon")
+    requests = _parser("requests")
+    requests.add_argument("--live", action="store_true")
+    templates = _parser("templates")
+    templates.add_argument("template", metavar="NAME", nargs="?")
+    templates.add_argument("--site", action="append", default=[])
+    review = _parser("review")
+    review.add_argument("directory", metavar="DIR")
+    review.add_argument("--reviewer", metavar="EMAIL")
     result = _parser("result")
     result.add_argument("request", metavar="ID")
     result.add_argument("result", nargs="?", type=variable)
@@ -194,15 +283,39 @@ def _grammar() -> dict[str, Command]:
         "tables": Command("tables", "the tables of all sites", nothing["tables"], _tables),
         "schema": Command("schema TABLE", "columns, types, bounds, public values", schema, _schema),
         "budget": Command("budget [--live]", "what is left; moves as cells run", budget, _budget),
+        "consent": Command(
+            "consent [--live]", "which table, for what purpose, until when", consent, _consent
+        ),
+        "request-access": Command(
+            "request-access --site S --table T …",
+            'ask an owner: --purpose P --reason "…" [--epsilon E]',
+            access,
+            _request_access,
+        ),
+        "templates": Command(
+            "templates [NAME] [--site S]",
+            "cells that owners release without a human; with NAME, the cell",
+            templates,
+            _templates,
+        ),
         "requests": Command(
-            "requests", "what you asked, newest first", nothing["requests"], _requests
+            "requests [--live]", "what you asked, how far it is, who decides", requests, _requests
         ),
         "result": Command(
             "result ID [NAME] [--timeout S]", "the answer to an earlier request", result, _result
         ),
         "cancel": Command("cancel ID", "stop waiting for a request", cancel, _cancel),
+        "audit": Command(
+            "audit", "what the sites' logs have of you, and its proof", nothing["audit"], _audit
+        ),
         "trust": Command(
             "trust SITE [FINGERPRINT]", "show a site's key, or pin the one named", trust, _trust
+        ),
+        "review": Command(
+            "review DIR [--reviewer EMAIL]",
+            "for owners: the inbox of the site DIR",
+            review,
+            _review,
         ),
         "help": Command("help", "this list", nothing["help"], _help),
     }

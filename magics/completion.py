@@ -13,7 +13,7 @@ from privnb.magics.commands import COMMANDS
 from privnb.magics.grammar import options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from IPython.core.completer import SimpleMatcherResult
 
@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["Completion", "is_ours"]
 
 _MATCHER = "privnb.magics"
+_FREE = (
+    *("--email", "--epsilon", "--exchange", "--home", "--output", "--reason", "--reviewer"),
+    "--timeout",
+)
+"""Options whose value only the analyst knows."""
+_ARGUMENTS = {"schema": "--table", "templates": "--template"}
+"""What commands take without an option, as if it stood behind one."""
 
 
 class Completion:
-    """Completes the lines of our magics, and the SQL below ``%%secure``.
+    """Completes the lines of our magics, and the names below ``%%secure``.
 
     Sites are never asked: what they said before is all that is offered.
     """
@@ -45,7 +52,7 @@ class Completion:
         typed = before.split()[-1] if before and not before[-1].isspace() else ""
         first, *_ = context.full_text.split("\n", 1)
         if first.startswith("%%secure") and context.cursor_line > 0:
-            return self._sql(context)
+            return self._names(context, alone=not _is_python(first))
         if before.startswith("%%secure "):
             return _offer(typed, *self._secure_words(before, typed))
         if before.lstrip().startswith("%privnb "):
@@ -54,30 +61,38 @@ class Completion:
 
     def _secure_words(self, before: str, typed: str) -> tuple[Iterable[str], str]:
         option = _open_option(before, typed)
-        match option:
-            case "--site":
-                return self._sites(), "site"
-            case "--purpose":
-                return self._purposes(), "purpose"
-            case "--param":
-                return self._variables(), "variable"
-            case "--epsilon" | "--timeout":
-                return (), ""
-            case _:
-                return options(self._magics.secure.parser), "option"
+        if option in _FREE:
+            return (), ""
+        return self._values(option) or (options(self._magics.secure.parser), "option")
 
     def _command_words(self, before: str, typed: str) -> tuple[Iterable[str], str]:
         words = before.split()[1:]
         if not words or (len(words) == 1 and typed):
             return COMMANDS, "command"
         command = COMMANDS.get(words[0])
-        if command is None or _open_option(before, typed) in ("--email", "--exchange", "--home"):
+        option = _open_option(before, typed)
+        if command is None or option in _FREE:
             return (), ""
-        if words[0] == "schema":
-            return self._tables(), "table"
-        return options(command.parser), "option"
+        what = _ARGUMENTS.get(words[0], "") if not typed.startswith("--") else ""
+        return self._values(option or what) or (options(command.parser), "option")
 
-    def _sql(self, context: CompletionContext) -> SimpleMatcherResult:
+    def _values(self, option: str) -> tuple[Iterable[str], str] | None:
+        """Tell what may stand behind an option, and what that is called; None if it is unknown."""
+        sources: dict[str, Callable[[], Iterable[str]]] = {
+            "--language": lambda: ("python", "sql"),
+            "--param": self._variables,
+            "--purpose": self._purposes,
+            "--site": self._sites,
+            "--table": self._tables,
+            "--template": self._templates,
+        }
+        source = sources.get(option)
+        if source is None:
+            return None
+        return source(), "variable" if option == "--param" else option.removeprefix("--")
+
+    def _names(self, context: CompletionContext, *, alone: bool) -> SimpleMatcherResult:
+        """Offer tables and columns: alone in SQL, where Python's suggestions make no sense."""
         known = self._known()
         tables = [table for site in known for table in site.tables]
         offered = dict.fromkeys((table.name for table in tables), "table")
@@ -90,8 +105,7 @@ class Completion:
             for name, kind in offered.items()
             if name.lower().startswith(context.token.lower())
         ]
-        # Python's own suggestions make no sense inside SQL
-        return {"completions": fitting, "matched_fragment": context.token, "suppress": True}
+        return {"completions": fitting, "matched_fragment": context.token, "suppress": alone}
 
     def _known(self) -> list[SiteDescription]:
         session = self._magics.connected
@@ -107,6 +121,10 @@ class Completion:
     def _purposes(self) -> Iterable[str]:
         return {p for site in self._known() for table in site.tables for p in table.purposes}
 
+    def _templates(self) -> Iterable[str]:
+        offers = [site.python for site in self._known() if site.python is not None]
+        return {template.name for offer in offers for template in offer.templates}
+
     def _variables(self) -> Iterable[str]:
         namespace = self._magics.namespace
         scalars = (bool, int, float, str, list)
@@ -116,6 +134,12 @@ class Completion:
 def is_ours(matcher: object) -> bool:
     """Tell our matcher from those of others."""
     return getattr(matcher, "matcher_identifier", None) == _MATCHER
+
+
+def _is_python(line: str) -> bool:
+    words = line.split()
+    chosen = "--language python" in " ".join(words)
+    return chosen or "--table" in words or "--output" in words
 
 
 def _open_option(before: str, typed: str) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bind",
     "did_you_mean",
+    "language",
     "options",
     "parse",
     "refuse_listed",
@@ -29,7 +30,7 @@ __all__ = [
     "variable",
 ]
 
-_REPEATED = ("--site", "--param")
+_REPEATED = ("--site", "--table", "--param")
 
 _PARAMETER_HINT = (
     "A parameter is text, a finite number, True, False, None, or a list of these; "
@@ -61,10 +62,11 @@ def parse(parser: argparse.ArgumentParser, line: str) -> argparse.Namespace:
     return found
 
 
-def refuse_listed(line: str, sites: Collection[str]) -> None:
-    """Refuse several sites or parameters behind one option, as ``--site a,b`` or ``--site a b``.
+def refuse_listed(line: str, known: Mapping[str, Collection[str]]) -> None:
+    """Refuse several names behind one option, as ``--site a,b`` or ``--site a b``.
 
-    The second form cannot be told from the name of a result unless ``sites`` has the word.
+    The second form cannot be told from the name of a result unless both words are ``known`` as
+    what that option takes.
     """
     words = shlex.split(line)
     for place, option in enumerate(words[:-1]):
@@ -72,8 +74,30 @@ def refuse_listed(line: str, sites: Collection[str]) -> None:
         if option in _REPEATED and "," in value:
             first, _, second = value.partition(",")
             raise _not_repeated(option, first, second)
-        if option == "--site" and more and value in sites and more[0] in sites:
+        names = known.get(option, ())
+        if more and value in names and more[0] in names:
             raise _not_repeated(option, value, more[0])
+
+
+def language(args: argparse.Namespace) -> str:
+    """Tell what a cell is written in: what it says, or Python if it has tables or an output.
+
+    Raises `UsageError` for options that the language has no use for.
+    """
+    frames = [f"--{name}" for name in ("table", "output") if getattr(args, name)]
+    if (args.language or ("python" if frames else "sql")) == "sql":
+        if frames:
+            raise UsageError(
+                f"{frames[0]} has no meaning for SQL, which names its table itself. "
+                f"Leave it out, or say --language python."
+            )
+        return "sql"
+    if args.epsilon is not None:
+        raise UsageError(
+            "--epsilon has no meaning for Python: its output is exact, and people decide about it. "
+            "Leave it out, or ask in SQL without --table."
+        )
+    return "python"
 
 
 def _not_repeated(option: str, *values: str) -> UsageError:
@@ -94,7 +118,8 @@ def refuse_python(cell: str) -> None:
     if is_python:
         raise QueryRefused(
             "The cell has no SELECT; it reads as Python.",
-            hint="%%secure takes SQL; run Python on the answer in an ordinary cell.",
+            hint="Python at a site needs its tables: add --table NAME, once for each. "
+            "Python on an answer that you have goes into an ordinary cell.",
             code="E_NOT_SELECT",
         )
 

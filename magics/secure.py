@@ -14,9 +14,10 @@ from traitlets import Float
 
 from privnb.errors import PrivnbError
 from privnb.magics.commands import HELP, run_command
-from privnb.magics.grammar import bind, parse, refuse_listed, refuse_python, variable
+from privnb.magics.grammar import bind, language, parse, refuse_listed, refuse_python, variable
 from privnb.magics.showing import show_lines
 from privnb.magics.waiting import wait
+from privnb.release import RECORD_TYPE
 from privnb.session import connect
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from privnb.computation import Parameters
+    from privnb.preview import Preview
     from privnb.release import Estimates, Release
     from privnb.request import Request
     from privnb.session import Session
@@ -81,19 +83,37 @@ class SecureMagics(Magics):
         metavar="NAME",
         help="A site to ask; repeat it for several. Each answers, and charges, for itself.",
     )
-    @argument("--epsilon", metavar="E", help="The privacy loss offered to each site.")
+    @argument("--epsilon", metavar="E", help="The privacy loss offered to each site, for SQL.")
     @argument("--purpose", metavar="P", help="What the answer is for; your grant must cover it.")
+    @argument(
+        "--table",
+        action="append",
+        default=[],
+        metavar="T",
+        help="A table that Python gets as a pandas frame of this name; repeat it for several.",
+    )
+    @argument(
+        "--output",
+        type=variable,
+        metavar="NAME",
+        help="The variable that Python lets out (default: its last expression).",
+    )
+    @argument(
+        "--language",
+        choices=("sql", "python"),
+        help="What the cell is written in (default: Python with --table or --output, else SQL).",
+    )
     @argument(
         "--param",
         action="append",
         default=[],
         metavar="NAME",
-        help="Bind the notebook's variable NAME to :NAME in the SQL; repeat it for several.",
+        help="Hand over the notebook's variable NAME: :NAME in SQL, NAME in Python; repeatable.",
     )
     @argument(
         "--dry-run",
         action="store_true",
-        help="Show price and expected error at each site. Nothing is spent.",
+        help="Show price and expected error, or who decides, at each site. Nothing is spent.",
     )
     @argument(
         "--mock",
@@ -113,17 +133,20 @@ class SecureMagics(Magics):
     )
     @cell_magic
     def secure(self, line: str, cell: str) -> object:
-        """Ask data owners' sites a question in SQL, and get a protected answer.
+        """Ask data owners' sites in SQL for a protected answer, or in Python for an approved one.
 
         The text of the cell is sent, hashed and shown to the owners exactly as it stands: nothing
         in it is replaced. Values come in through --param only.
         """
         args = parse(self.secure.parser, line)
         _check_modes(args)
+        ask = self._ask_python if language(args) == "python" else self._ask_sql
+        refuse_listed(line, {"--site": self.session.site_names(), "--table": self._tables()})
+        return ask(args, cell, cast("Parameters | None", bind(args.param, self.namespace)))
+
+    def _ask_sql(self, args: argparse.Namespace, cell: str, params: Parameters | None) -> object:
         session = self.session
-        refuse_listed(line, session.site_names())
         refuse_python(cell)
-        params = cast("Parameters | None", bind(args.param, self.namespace))
         if args.dry_run:
             estimates = session.estimate(
                 cell, sites=args.site, epsilon=args.epsilon, purpose=args.purpose, params=params
@@ -135,6 +158,41 @@ class SecureMagics(Magics):
         request = session.secure(
             cell, sites=args.site, epsilon=args.epsilon, purpose=args.purpose, params=params
         )
+        return self._sent(request, args)
+
+    def _ask_python(self, args: argparse.Namespace, cell: str, params: Parameters | None) -> object:
+        session = self.session
+        if args.dry_run:
+            preview = session.preview(
+                cell,
+                sites=args.site,
+                tables=args.table,
+                purpose=args.purpose,
+                output=args.output,
+                params=params,
+            )
+            return self._previewed(preview, args.result)
+        if args.mock:
+            release = session.mock(
+                cell,
+                kind="python",
+                sites=args.site,
+                tables=args.table,
+                output=args.output,
+                params=params,
+            )
+            return self.released(release, args.result)
+        request = session.python(
+            cell,
+            sites=args.site,
+            tables=args.table,
+            purpose=args.purpose,
+            output=args.output,
+            params=params,
+        )
+        return self._sent(request, args)
+
+    def _sent(self, request: Request, args: argparse.Namespace) -> object:
         if args.no_wait:
             return self._asked(request, args.result)
         return self.finish(request, result=args.result, timeout=args.timeout)
@@ -168,41 +226,65 @@ class SecureMagics(Magics):
         if self._budgets is None:
             from privnb.widgets.budget_display import BudgetDisplay  # noqa: PLC0415 - not at load
 
-            self._budgets = BudgetDisplay(live=self._live)
+            self._budgets = BudgetDisplay(live=self.live)
         return self._budgets
 
     def finish(self, request: Request, *, result: str | None, timeout: float | None) -> object:
-        """Wait for a request, let the budgets move, and store or return its release."""
+        """Wait for a request, let the budgets move, and store or return its release.
+
+        Where people have to decide first, the handle is stored or returned instead.
+        """
         try:
             release = wait(
                 request,
                 timeout=self.timeout if timeout is None else timeout,
                 progress_after=self.progress_after,
-                live=self._live,
+                live=self.live,
                 result=result,
             )
         finally:
             self._charge(request)
-        return self.released(release, result)
+        return (
+            self._in_review(request, result) if release is None else self.released(release, result)
+        )
 
     def released(self, release: Release, result: str | None) -> object:
         """Store a release and say so in one line, or return it for display."""
         if result is None:
             return release
-        sites = ", ".join(release.sites)
-        groups = sum(len(part.answer.rows) for part in release.parts)
-        price = {site: label.epsilon for site, label in release.labels.items()}
-        if release.mock:
-            paid = "MOCK: nothing real, nothing spent"
-        elif len(set(price.values())) == 1:
-            paid = f"epsilon {next(iter(price.values()))}{' each' if len(price) > 1 else ''}"
-        else:
-            paid = ", ".join(f"epsilon {epsilon} at {site}" for site, epsilon in price.items())
-        rows = f"{groups} row{'' if groups == 1 else 's'}"
         missing = [f"Nothing from {s}: {p}  {p.hint}" for s, p in release.problems.items()]
         self._store(result, release)
         proof = f"digest {release.digest[:16]} · request {release.request[:8]}"
-        show_lines(f"{result}: {rows} from {sites} · {paid}", *missing, proof)
+        record = release.record()
+        show_lines(
+            f"{result}: {_what(release)} from {', '.join(release.sites)} · {_price(release)}",
+            *missing,
+            proof,
+            also=None if record is None else {RECORD_TYPE: record},
+        )
+        return None
+
+    def _in_review(self, request: Request, result: str | None) -> Request | None:
+        if result is None:
+            return request
+        self._store(result, request)
+        waiting = [standing for standing in request.standings if standing.in_review]
+        show_lines(
+            f"{result}: {'; '.join(f'{s.state} at {s.site}' for s in waiting)}",
+            *(f"{s.site}: {s.deciders}{_until(s.until)}" for s in waiting if s.deciders or s.until),
+            f"{result} turns into the result once it is released: show it again, or run "
+            f"%privnb result {request.id[:8]} {result}",
+            f"request {request.id[:8]} · digest {request.digest[:16]}",
+        )
+        return None
+
+    def _previewed(self, preview: Preview, result: str | None) -> Preview | None:
+        if result is None:
+            return preview
+        self._store(result, preview)
+        show_lines(
+            f"{result}: what {', '.join(preview.sites) or 'no site'} would do · nothing spent"
+        )
         return None
 
     def _estimated(self, estimates: Estimates, result: str | None) -> Estimates | None:
@@ -239,10 +321,47 @@ class SecureMagics(Magics):
     def _store(self, name: str, value: object) -> None:
         self.namespace[name] = value
 
+    def write_below(self, cell: str) -> None:
+        """Put a cell below the running one, ready to be run."""
+        if self.shell is not None:
+            self.shell.set_next_input(cell)
+
+    def _tables(self) -> set[str]:
+        known = self.session.known_descriptions().values()
+        return {table.name for described in known for table in described.tables}
+
     @property
-    def _live(self) -> bool:
+    def live(self) -> bool:
         """Whether outputs can be replaced: kernels can, the terminal cannot."""
         return getattr(self.shell, "kernel", None) is not None
+
+
+def _what(release: Release) -> str:
+    """Say in two words what came back."""
+    kinds = {part.output.kind for part in release.parts if part.output is not None}
+    if kinds == {"figure"}:
+        return "a figure" if len(release.parts) == 1 else f"{len(release.parts)} figures"
+    rows = sum(part.rows for part in release.parts)
+    if kinds == {"scalar"}:
+        return "one value" if rows == 1 else f"{rows} values"
+    return f"{rows} row{'' if rows == 1 else 's'}"
+
+
+def _price(release: Release) -> str:
+    """Say what protects a release and what it cost."""
+    if release.mock:
+        return "MOCK: nothing real, nothing spent"
+    approved = sorted({name for label in release.labels.values() for name in label.approved_by})
+    if any(part.output is not None for part in release.parts):
+        return f"approved output, released by {', '.join(approved) or 'the site'}"
+    price = {site: label.epsilon for site, label in release.labels.items()}
+    if len(set(price.values())) == 1:
+        return f"epsilon {next(iter(price.values()))}{' each' if len(price) > 1 else ''}"
+    return ", ".join(f"epsilon {epsilon} at {site}" for site, epsilon in price.items())
+
+
+def _until(moment: str | None) -> str:
+    return f" · until {moment[:16].replace('T', ' ')} UTC" if moment else ""
 
 
 def _check_modes(args: argparse.Namespace) -> None:

@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING
 from privnb.errors import ResultPending
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from privnb.release import Release
     from privnb.request import Request
+    from privnb.widgets.progress import Progress
 
 __all__ = ["wait"]
 
 _TICK = 1.0
-"""Seconds between two drawings of the progress table."""
+"""Seconds between two drawings of the progress table, and between two questions how far it is."""
+_FIRST_LOOK = 0.3
+"""Seconds after which sites that run Python are asked whether people have to decide first."""
 
 
 def wait(
     request: Request, *, timeout: float, progress_after: float, live: bool, result: str | None
-) -> Release:
-    """Wait until every site has answered.
+) -> Release | None:
+    """Wait until every site has answered, or only people can go on: then there is None.
 
     Parameters
     ----------
@@ -45,15 +50,20 @@ def wait(
     """
     later = " ".join(["%privnb result", request.id[:8], *([result] if result else [])])
     start = time.monotonic()
+    may_need_people = request.computation is not None and request.computation.kind == "python"
+    quiet = min(_FIRST_LOOK, progress_after) if may_need_people else progress_after
     progress = None
     try:
         with contextlib.suppress(ResultPending):
-            return request.result(timeout=min(progress_after, timeout))
-        from privnb.widgets.progress import Progress  # noqa: PLC0415 - most cells need none
-
-        progress = Progress(live=live)
+            return request.result(timeout=min(quiet, timeout))
         while (left := start + timeout - time.monotonic()) > 0:
-            progress.show(request.status, seconds=time.monotonic() - start)
+            if may_need_people:
+                request.look(seconds=min(_TICK, left))
+                if request.in_review:
+                    return None
+            if (waited := time.monotonic() - start) >= progress_after:
+                progress = progress or _progress(live=live)
+                progress.show(_states(request), seconds=waited)
             with contextlib.suppress(ResultPending):
                 return request.result(timeout=min(_TICK, left))
     except KeyboardInterrupt:
@@ -69,6 +79,19 @@ def wait(
         "the request goes on without you.",
         hint=f"Get the answer later with: {later}",
     )
+
+
+def _progress(*, live: bool) -> Progress:
+    from privnb.widgets.progress import Progress  # noqa: PLC0415 - most cells need none
+
+    return Progress(live=live)
+
+
+def _states(request: Request) -> Mapping[str, str]:
+    """Tell how far each site is; of those that answer at once, that they have not."""
+    status = request.status
+    told = {s.site: s.state for s in request.standings if s.since}
+    return {site: told.get(site, state) for site, state in status.items()}
 
 
 def _waiting(request: Request) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from privnb.errors import NotAPeer, PrivnbError, UnknownName
+from privnb.errors import AuditBroken, NotAPeer, PrivnbError, UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +35,8 @@ class Directory:
         self._cards: dict[str, SiteCard] = {}
         self.described: dict[str, SiteDescription] = {}
         """What was heard last, without asking anybody."""
+        self.distrusted: dict[str, AuditBroken] = {}
+        """Sites that show another audit key than they did first."""
 
     def names(self) -> list[str]:
         """List the sites' names, as far as they are known."""
@@ -136,7 +138,17 @@ class Directory:
             else:
                 description = reply.description
                 self._store.keep_description(card.owner, description)
+                self._pin(name, card.owner, description.audit_key)
             if description is not None:
                 found[name] = description
         self.described = found
         return found
+
+    def _pin(self, name: str, owner: str, key: str) -> None:
+        """Keep the audit key that a site shows first; what it releases is checked by that one."""
+        self.distrusted.pop(name, None)
+        try:
+            if key:
+                self._dispatch.witness.pin(owner, key)
+        except AuditBroken as broken:  # one site must not hide the others
+            self.distrusted[name] = broken

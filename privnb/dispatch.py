@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import secrets
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from privnb import wire
-from privnb.errors import PrivnbError, ResultPending
-from privnb.messages import REPLY_FILE, SOURCE_FILES, SUBMISSION_FILE, Problem, Submission
+from privnb.errors import AuditBroken, ExchangeError, PrivnbError, ResultPending
+from privnb.messages import (
+    REPLY_FILE,
+    SOURCE_FILES,
+    SUBMISSION_FILE,
+    Problem,
+    Submission,
+    released_hash,
+)
+from privnb.replies import DISTRUST
 from privnb.request import Request
 from privnb.store import Action, Record, Store
+from privnb.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from privnb.audit import Proved
     from privnb.computation import Computation
     from privnb.datasite.ports import AnalystPort, SiteCard
     from privnb.messages import AccessAsk, Reply, RequestState
 
 __all__ = ["QUICK_SECONDS", "Action", "Dispatch", "FreeAction"]
 
-FreeAction: TypeAlias = Literal["describe", "estimate", "request-access", "audit"]
+FreeAction: TypeAlias = Literal["describe", "estimate", "request-access"]
 
 QUICK_SECONDS = 10.0
 """How long answers that cost nothing are waited for."""
@@ -37,6 +49,9 @@ class Dispatch:
     def __init__(self, *, datasite: AnalystPort, store: Store) -> None:
         self._datasite = datasite
         self._store = store
+        self.witness = Witness(store.home)
+        """What was seen of the sites' audit logs."""
+        self._introductions: dict[str, Request] = {}
 
     def send(
         self,
@@ -60,12 +75,15 @@ class Dispatch:
             For ``status``: the requests to ask each owner about.
         """
         request = secrets.token_hex(16)
+        proving = action in ("run", "audit")
+        held = {owner: self.witness.held(owner) for owner in sites.values()} if proving else {}
         record = Record(
             request=request,
             action=action,
             asked_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             sites=dict(sites),
             computation=computation,
+            held=held or None,
         )
         self._store.add(record)
         unsent: dict[str, PrivnbError] = {}
@@ -76,6 +94,7 @@ class Dispatch:
                 computation=computation,
                 access=access,
                 requests=tuple((about or {}).get(owner, ())),
+                checkpoints=held.get(owner, ()),
             )
             files = {SUBMISSION_FILE: wire.encode(submission)}
             if computation is not None:
@@ -89,6 +108,8 @@ class Dispatch:
             raise next(iter(unsent.values()))
         if unsent:
             record = self._store.note_unsent(record, _problems(unsent))
+        if action == "run":
+            self._meet({name: owner for name, owner in sites.items() if name not in unsent})
         sent = self.take_up(record)
         sent.hear({})  # a site that was asked just now has nothing to tell
         return sent
@@ -106,20 +127,8 @@ class Dispatch:
         access: AccessAsk | None = None,
     ) -> Mapping[str, Reply | PrivnbError]:
         """Ask what costs nothing, wait some seconds, and forget the request."""
-        from privnb.listings import ago  # noqa: PLC0415 - pandas stays out of start-up
-
         owners = {name: card.owner for name, card in sites.items()}
-        request = self.send(action, owners, computation, access=access)
-        replies = self._heard(request, seconds=QUICK_SECONDS)
-        waiting = {
-            name: ResultPending(
-                f"{name} did not answer within {QUICK_SECONDS:g} seconds; "
-                f"its agent was last seen {ago(card.last_seen)}.",
-                hint="Ask its owner whether the agent is running.",
-            )
-            for name, card in sites.items()
-        }
-        return {**waiting, **replies}
+        return self._complete(self.send(action, owners, computation, access=access), sites)
 
     def states(
         self, requests: Sequence[Request], *, seconds: float
@@ -138,17 +147,90 @@ class Dispatch:
             return {}
         inquiry = self.send("status", {owner: owner for owner in about}, about=about)
         ends = requests[0].poll if len(requests) == 1 else None
-        found = {}
+        found: dict[tuple[str, str], RequestState] = {}
         for owner, reply in self._heard(inquiry, seconds=seconds, until=ends).items():
             if not isinstance(reply, PrivnbError):
                 told = [state for state in reply.states or () if state.request in about[owner]]
                 found |= {(state.request, owner): state for state in told}
         return found
 
-    def prove(self, site: str, owner: str, reply: Reply) -> str | None:
-        """Check that a release is in its site's audit log, and return the key that proves it."""
-        del site, owner, reply
-        return ""
+    def trails(
+        self, sites: Mapping[str, SiteCard], *, analyst: str
+    ) -> Mapping[str, tuple[Proved, ...] | PrivnbError]:
+        """Ask sites for their own events about an analyst, and check that they prove them.
+
+        A site whose log does not hold is an `AuditBroken` here, one that is silent another error.
+        """
+        owners = {name: card.owner for name, card in sites.items()}
+        request = self.send("audit", owners)
+        trails: dict[str, tuple[Proved, ...] | PrivnbError] = {}
+        for site, reply in self._complete(request, sites).items():
+            if isinstance(reply, PrivnbError):
+                trails[site] = reply
+                continue
+            owner = owners[site]
+            try:
+                trails[site] = self.witness.check_trail(
+                    owner, site, reply.trail or (), analyst=analyst, held=request.held(owner)
+                )
+            except PrivnbError as problem:
+                trails[site] = problem
+        return trails
+
+    def prove(self, record: Record, site: str, reply: Reply) -> str | None:
+        """Check that a release is in its site's audit log, and return the key that proves it.
+
+        None while the site, which was never asked about itself before, does not tell its key.
+
+        Raises
+        ------
+        AuditBroken
+            There is no receipt, or it does not hold: the release is not to be believed.
+        """
+        owner = record.sites[site]
+        proved = self._store.proof(record.request, owner)
+        if proved is not None:
+            return proved
+        key = self._key(site, owner)
+        if key is None:
+            return None
+        held = (record.held or {}).get(owner)
+        self.witness.check(owner, site, reply.receipt, output=released_hash(reply), held=held)
+        named = json.loads(reply.receipt.event) if reply.receipt else {}
+        if (named.get("request"), named.get("digest")) != (reply.request, reply.digest):
+            raise AuditBroken(
+                f"{site} logged its answer as one to another question.", hint=DISTRUST
+            )
+        self._store.note_proof(record.request, owner, key)
+        return key
+
+    def _meet(self, sites: Mapping[str, str]) -> None:
+        """Ask sites never heard of about themselves, as their key is needed; does not wait."""
+        for site, owner in sites.items():
+            if owner not in self._introductions and self.witness.key(owner) is None:
+                with contextlib.suppress(ExchangeError):  # it is asked again when it has answered
+                    self._introductions[owner] = self.send("describe", {site: owner})
+
+    def _key(self, site: str, owner: str) -> str | None:
+        """Return the audit key of a site, or None while it has not told it. Does not wait."""
+        key = self.witness.key(owner)
+        if key is not None:
+            return key
+        self._meet({site: owner})
+        asked = self._introductions.get(owner)
+        if asked is None or not asked.poll():
+            return None
+        del self._introductions[owner]
+        self._store.forget(asked.id)
+        (reply,) = asked.replies().values()
+        described = None if isinstance(reply, PrivnbError) else reply.description
+        if described is None or not described.audit_key:
+            raise AuditBroken(
+                f"{site} shows no audit log, so nothing proves its answer.",
+                hint="Ask its owner to bring privnb up to date.",
+            )
+        self.witness.pin(owner, described.audit_key)
+        return described.audit_key
 
     def fetch(self, owner: str) -> None:
         """Take in what has arrived from one owner's site, for whichever request it is."""
@@ -157,6 +239,23 @@ class Dispatch:
             if data is not None and self._store.knows(reply.name):
                 self._store.keep_reply(reply.name, owner, data)
             self._datasite.retire(owner, reply.name)
+
+    def _complete(
+        self, request: Request, sites: Mapping[str, SiteCard]
+    ) -> Mapping[str, Reply | PrivnbError]:
+        """Wait some seconds for sites; one that is silent is an error that says so."""
+        from privnb.listings import ago  # noqa: PLC0415 - pandas stays out of start-up
+
+        replies = self._heard(request, seconds=QUICK_SECONDS)
+        waiting = {
+            name: ResultPending(
+                f"{name} did not answer within {QUICK_SECONDS:g} seconds; "
+                f"its agent was last seen {ago(card.last_seen)}.",
+                hint="Ask its owner whether the agent is running.",
+            )
+            for name, card in sites.items()
+        }
+        return {**waiting, **replies}
 
     def _heard(
         self, request: Request, *, seconds: float, until: Callable[[], bool] | None = None

@@ -1,37 +1,77 @@
-"""Matplotlib figures of releases, with their error bars."""
+"""Matplotlib figures of releases: noisy values with their error bars, approved ones as they are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 from privnb.errors import UnknownName
+from privnb.tabular import part_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from privnb.computation import Scalar
-    from privnb.release import Release, SiteRelease
+    from privnb.release import Answer, Release, SiteRelease
 
 __all__ = ["draw_release"]
 
 _PANEL = (4.6, 3.6)
 """Inches per aggregate."""
+_WIDEST = 16
+"""Inches of a figure of figures."""
+_MOST_PANELS = 6
+_MOST_BARS = 40
+"""Groups up to which there are bars; above, a line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Series:
+    """The values of one site for one panel, by group."""
+
+    site: str
+    groups: Sequence[str]
+    values: Sequence[float]
+    errors: Sequence[float]
+    """Half-widths of 95 % intervals; NaN where there is none."""
 
 
 def draw_release(release: Release) -> Figure:
-    """Draw one panel per aggregate: a bar per group and site, a whisker for its 95 % interval.
+    """Draw one panel per column of numbers: a bar per group and site.
 
-    Groups are labelled with their keys. A value without an interval has no whisker. The figure
-    says below that values are noisy, or that they come from mock twins.
+    Groups are labelled with their keys. Noisy values have a whisker for their 95 % interval where
+    there is one, and the figure says below that they are noisy, or that they come from mock twins.
+    Figures that sites released are shown side by side.
     """
-    names = [column.name for column in release.parts[0].answer.columns if column.role != "key"]
-    if not names:
-        raise UnknownName("There is no aggregate to draw.", hint="Add one, such as COUNT(*).")
-    groups = list(dict.fromkeys(key for part in release.parts for key in _keys(part)))
+    if any(part.output is not None and part.output.kind == "figure" for part in release.parts):
+        figure = _draw_pictures(release)
+    else:
+        figure = _draw_panels(release)
+    plt.close(figure)  # the notebook shows what is returned; an open figure would show twice
+    return figure
+
+
+def _draw_panels(release: Release) -> Figure:
+    series: dict[str, list[_Series]] = {}
+    for part in release.parts:
+        read = _noisy(part.site, part.answer) if part.answer is not None else _exact(part)
+        for name, one in read.items():
+            series.setdefault(name, []).append(one)
+    if not series:
+        raise UnknownName(
+            "There is no column of numbers to draw.",
+            hint="Add an aggregate, such as COUNT(*); in Python, let out numbers.",
+        )
+    names = list(series)[:_MOST_PANELS]
+    groups = list(dict.fromkeys(g for each in series.values() for one in each for g in one.groups))
     width, height = _PANEL
     figure, panels = plt.subplots(
         1,
@@ -41,43 +81,116 @@ def draw_release(release: Release) -> Figure:
         layout="constrained",
     )
     for panel, name in zip(panels[0], names, strict=True):
-        _draw_aggregate(panel, release, name, groups)
+        _draw_column(panel, name, series[name], groups)
     if len(release.parts) > 1:
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
-    source = "mock twin: synthetic values" if release.mock else "noisy values"
-    figure.supxlabel(f"{source}; whiskers: 95 % intervals", fontsize="medium", color="gray")
-    plt.close(figure)  # the notebook shows what is returned; an open figure would show twice
+    figure.supxlabel(_origin(release), fontsize="medium", color="gray")
     return figure
 
 
-def _draw_aggregate(panel: Axes, release: Release, name: str, groups: list[str]) -> None:
-    thickness = 0.8 / len(release.parts)
-    for number, part in enumerate(release.parts):
-        position = next(i for i, c in enumerate(part.answer.columns) if c.name == name)
-        places, heights, errors = [], [], []
-        for key, row, half in zip(
-            _keys(part), part.answer.rows, part.answer.half_widths, strict=True
-        ):
-            value = row[position]
-            if not isinstance(value, int | float):
-                continue
-            places.append(groups.index(key) + (number - (len(release.parts) - 1) / 2) * thickness)
-            heights.append(float(value))
-            errors.append(np.nan if (error := half[position]) is None else error)
-        panel.bar(places, heights, thickness * 0.92, label=part.site, yerr=errors, capsize=3)
+def _origin(release: Release) -> str:
+    noisy = any(part.answer is not None for part in release.parts)
+    if release.mock:
+        source = "mock twin: synthetic values"
+    else:
+        source = "noisy values" if noisy else "exact values, approved by the site"
+    return f"{source}; whiskers: 95 % intervals" if noisy else source
+
+
+def _draw_column(panel: Axes, name: str, series: Sequence[_Series], groups: Sequence[str]) -> None:
+    thickness = 0.8 / len(series)
+    place = {group: number for number, group in enumerate(groups)}
+    for number, one in enumerate(series):
+        places = np.array([place[group] for group in one.groups], dtype=float)
+        if len(groups) > _MOST_BARS:
+            panel.plot(places, one.values, label=one.site)
+            continue
+        places += (number - (len(series) - 1) / 2) * thickness
+        panel.bar(places, one.values, thickness * 0.92, label=one.site, yerr=one.errors, capsize=3)
     panel.set_title(name, fontsize="large")
     panel.yaxis.set_major_formatter("{x:,.10g}")
     panel.tick_params(labelsize="medium")
-    panel.set_xticks(range(len(groups)), groups, rotation=20 if max(map(len, groups)) > 8 else 0)  # noqa: PLR2004 - characters that fit under a bar
+    if len(groups) <= _MOST_BARS:
+        turned = max(map(len, groups), default=0) > 8 or len(groups) > 8  # noqa: PLR2004 - that fit below bars
+        panel.set_xticks(range(len(groups)), groups, rotation=20 if turned else 0)
     panel.spines[["top", "right"]].set_visible(False)
     panel.axhline(0, color="gray", linewidth=0.8)
 
 
-def _keys(part: SiteRelease) -> list[str]:
-    places = [i for i, column in enumerate(part.answer.columns) if column.role == "key"]
-    return [_words([row[i] for i in places]) for row in part.answer.rows]
+def _noisy(site: str, answer: Answer) -> dict[str, _Series]:
+    keys = [i for i, column in enumerate(answer.columns) if column.role == "key"]
+    series = {}
+    for position, column in enumerate(answer.columns):
+        if column.role == "key":
+            continue
+        drawn = [
+            (_words([row[i] for i in keys]), float(value), halves[position])
+            for row, halves in zip(answer.rows, answer.half_widths, strict=True)
+            if isinstance(value := row[position], int | float)
+        ]
+        series[column.name] = _Series(
+            site=site,
+            groups=[group for group, _, _ in drawn],
+            values=[value for _, value, _ in drawn],
+            errors=[np.nan if error is None else error for _, _, error in drawn],
+        )
+    return series
 
 
-def _words(keys: list[Scalar]) -> str:
+def _exact(part: SiteRelease) -> dict[str, _Series]:
+    """Read a table: numbers are drawn, by the index and the text beside them."""
+    frame = part_frame(part)
+    index = [c.name for c in part.output.columns if c.role == "index"] if part.output else []
+    numbers = [c for c in frame.columns if c not in index and _is_numeric(frame[c])]
+    keys = [name for name in frame.columns if name in index or name not in numbers]
+    groups = (
+        [_words(list(row)) for row in frame[keys].itertuples(index=False)]
+        if keys
+        else [str(number) for number in range(len(frame))]
+    )
+    if len(frame) == 1 and not keys:
+        groups = ["all"]
+    return {
+        str(name): _Series(
+            site=part.site,
+            groups=groups,
+            values=frame[name].to_numpy(dtype=float, na_value=np.nan).tolist(),
+            errors=[np.nan] * len(frame),
+        )
+        for name in numbers
+    }
+
+
+def _is_numeric(column: pd.Series[Any]) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def _draw_pictures(release: Release) -> Figure:
+    pictures = [
+        (part.site, plt.imread(io.BytesIO(value), format="png"))
+        for part in release.parts
+        if part.output is not None and isinstance(value := part.output.value(), bytes)
+    ]
+    width = sum(picture.shape[1] for _, picture in pictures) / 100
+    height = max(picture.shape[0] for _, picture in pictures) / 100
+    scale = min(1, _WIDEST / max(width, height))
+    figure, panels = plt.subplots(
+        1,
+        len(pictures),
+        figsize=(width * scale, height * scale),
+        squeeze=False,
+        layout="constrained",
+    )
+    for panel, (site, picture) in zip(panels[0], pictures, strict=True):
+        panel.imshow(picture)
+        panel.set_axis_off()
+        if len(pictures) > 1:
+            panel.set_title(site, fontsize="large")
+    if release.mock:
+        figure.supxlabel(_origin(release), fontsize="medium", color="gray")
+    return figure
+
+
+def _words(keys: Sequence[Scalar]) -> str:
     return ", ".join("(none)" if key is None else str(key) for key in keys) or "all"

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from privnb.errors import UnknownName
+from privnb.errors import PrivnbError, UnknownName
+from privnb.markup import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from privnb.audit import Proved
     from privnb.datasite.ports import SiteCard
     from privnb.dp.schema import Bounds, Column, TableSchema, UnitBounds
     from privnb.messages import Budget, SiteDescription, TemplateOffer
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ago",
+    "audit_frame",
     "budgets_frame",
     "requests_frame",
     "schema_frame",
@@ -33,14 +36,25 @@ _STATES = {
     "accepted": "accepted",
     "key changed": "KEY CHANGED: do not use",
 }
+_AUDIT_KEY_CHANGED = "AUDIT KEY CHANGED: do not use"
+_AUDIT_COLUMNS = [
+    *("site", "event", "when (UTC)", "what", "decision", "rule", "epsilon", "table", "purpose"),
+    *("request", "digest", "verified"),
+]
+_LONGEST_WORD = 200
 _HEARTBEATS = 30
 """An agent shows itself every ten seconds; seen within three of them is seen now."""
 
 
 def sites_frame(
-    cards: Mapping[str, SiteCard], described: Mapping[str, SiteDescription]
+    cards: Mapping[str, SiteCard],
+    described: Mapping[str, SiteDescription],
+    distrusted: Collection[str] = (),
 ) -> pd.DataFrame:
-    """One row per site: owner, state, tables, purposes, budget left, agent last seen."""
+    """One row per site: owner, state, tables, purposes, budget left, agent last seen.
+
+    Sites in ``distrusted`` sign their audit log with another key than they did first.
+    """
     rows = []
     for name, card in sorted(cards.items()):
         site = described.get(name)
@@ -51,7 +65,7 @@ def sites_frame(
             {
                 "site": name,
                 "owner": card.owner,
-                "state": _STATES[card.state],
+                "state": _AUDIT_KEY_CHANGED if name in distrusted else _STATES[card.state],
                 "tables": ", ".join(table.name for table in tables),
                 "purposes": ", ".join(sorted({p for table in tables for p in table.purposes})),
                 "budget left": ", ".join(left),
@@ -151,6 +165,48 @@ def _said(sites: Sequence[Standing], words: Mapping[str, str]) -> str:
 
 def _minute(moment: str) -> str:
     return moment[:16].replace("T", " ")
+
+
+def audit_frame(trails: Mapping[str, tuple[Proved, ...] | PrivnbError]) -> pd.DataFrame:
+    """One row per event, newest first: when, what, about which request, by which rule, verified.
+
+    A site whose trail does not hold, or that did not answer, has one row that says so.
+    """
+    problems, events = [], []
+    for site, trail in trails.items():
+        if isinstance(trail, PrivnbError):
+            nothing = dict.fromkeys(_AUDIT_COLUMNS, "")
+            problems.append({**nothing, "site": site, "rule": str(trail), "verified": False})
+            continue
+        events += [(site, proved, _words(proved.event)) for proved in trail]
+    events.sort(key=lambda each: (each[2].get("at", ""), each[1].index), reverse=True)
+    rows = [
+        {
+            "site": site,
+            "event": str(proved.index),
+            "when (UTC)": _minute(said.get("at", "")),
+            "what": " ".join(said.get(name, "") for name in ("kind", "stage")).strip(),
+            "decision": said.get("decision") or said.get("verdict", ""),
+            "rule": said.get("rule", ""),
+            "epsilon": said.get("epsilon", ""),
+            "table": said.get("table", ""),
+            "purpose": said.get("purpose", ""),
+            "request": said.get("request", "")[:8],
+            "digest": said.get("digest", "")[:16],
+            "verified": True,
+        }
+        for site, proved, said in events
+    ]
+    return pd.DataFrame([*problems, *rows], columns=_AUDIT_COLUMNS)
+
+
+def _words(event: Mapping[str, object]) -> dict[str, str]:
+    """Write an event's fields; what is committed to, or a list of things, is left out."""
+    return {
+        name: clean(value)[:_LONGEST_WORD]
+        for name, value in event.items()
+        if isinstance(value, str | int)
+    }
 
 
 def templates_frame(offers: Iterable[tuple[str, TemplateOffer]]) -> pd.DataFrame:

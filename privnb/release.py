@@ -298,14 +298,16 @@ class Release:
         record = self.record()
         return forms if record is None else {**forms, RECORD_TYPE: record}
 
-    def _released(self, part: SiteRelease) -> dict[str, object]:
-        return {
+    def _released(self, part: SiteRelease) -> str:
+        # As text: a front end that saves it writes 1.0 as 1, and its hash would be another.
+        said = {
             "request": self.request,
             "digest": self.digest,
             "answer": part.answer and dataclasses.asdict(part.answer),
             "output": part.output and dataclasses.asdict(part.output),
             "label": dataclasses.asdict(part.label),
         }
+        return wire.canonical_json(said).decode()
 
     def __str__(self) -> str:
         from privnb.rendering import release_text  # noqa: PLC0415 - rendering reads releases

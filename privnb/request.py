@@ -47,7 +47,7 @@ class Way(Protocol):
         """Take in what has arrived from one owner's site; raises `ExchangeUnavailable`."""
         ...
 
-    def prove(self, site: str, owner: str, reply: Reply) -> str | None:
+    def prove(self, record: Record, site: str, reply: Reply) -> str | None:
         """Check that a release is in its site's audit log, and return the key that proves it.
 
         None while it cannot be checked yet. Raises `AuditBroken`.
@@ -113,6 +113,10 @@ class Request:
     def asked_at(self) -> str:
         """When it was made: UTC, ISO 8601."""
         return self._record.asked_at
+
+    def held(self, owner: str) -> tuple[int, ...] | None:
+        """Return the sizes of a site's audit log that were sent along; None if none were."""
+        return (self._record.held or {}).get(owner)
 
     @property
     def status(self) -> Mapping[str, SiteStatus]:
@@ -237,7 +241,7 @@ class Request:
         return f"<Request {self.id[:8]} {states}>"
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
-        """Show the release once there is one, and where the request stands until then."""
+        """Show what was released as soon as a site released something, until then how far it is."""
         from privnb.request_rendering import (  # noqa: PLC0415 - it reads requests
             request_html,
             request_text,
@@ -245,7 +249,7 @@ class Request:
 
         if self._told_at is None or time.monotonic() - self._told_at > _FRESH_SECONDS:
             self.look()
-        if self._poll_patiently():
+        if self._poll_patiently() or "released" in self.status.values():
             with contextlib.suppress(PrivnbError):  # the refusals of all sites are shown below
                 return self._release().bundle()
         return {"text/html": request_html(self), "text/plain": request_text(self)}
@@ -263,7 +267,7 @@ class Request:
             if found is None or isinstance(found, PrivnbError):
                 pass
             elif self._record.action == "run" and _releases(found):
-                key = self._way.prove(site, owner, found)
+                key = self._way.prove(self._record, site, found)
                 if key is None:
                     return None
                 self._keys[site] = key
@@ -280,7 +284,7 @@ class Request:
         parts: list[SiteRelease] = []
         problems: dict[str, PrivnbError] = {}
         for site, owner in self._record.sites.items():
-            reply = self._replies[site]
+            reply = self._replies.get(site) or self._pending()
             if isinstance(reply, PrivnbError):
                 problems[site] = reply
             elif reply.label is None or not _releases(reply):

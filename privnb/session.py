@@ -147,7 +147,7 @@ class Session:
         from privnb.listings import sites_frame  # noqa: PLC0415 - pandas stays out of start-up
 
         described = self.descriptions(refresh=True)
-        return sites_frame(self._directory.cards(), described)
+        return sites_frame(self._directory.cards(), described, self._directory.distrusted)
 
     def schema(self, table: str) -> DataFrame:
         """One row per site and column of a table: type, bounds, public values, privacy unit.
@@ -475,6 +475,21 @@ class Session:
                 request.hear(states)
                 request.poll()
         return tuple(standing for request in requests for standing in request.standings)
+
+    def audit(self) -> DataFrame:
+        """One row per event about us in the sites' audit logs, newest first.
+
+        Each event is checked: that its site signed for it, and that the log of today begins with
+        the logs of which we hold a checkpoint. ``verified`` is false where that fails, and where a
+        site did not answer; ``rule`` then says why.
+        """
+        from privnb.listings import audit_frame  # noqa: PLC0415 - pandas stays out of start-up
+
+        self._directory.describe()  # shows the keys, if they were not seen before
+        cards = self._directory.cards()
+        accepted = {name: card for name, card in cards.items() if card.state == "accepted"}
+        trails = self._dispatch.trails(accepted, analyst=self.email) if accepted else {}
+        return audit_frame(trails)
 
     def request(self, request: str) -> Request:
         """Take up a request again by its id, or the beginning of it."""

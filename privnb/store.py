@@ -38,6 +38,8 @@ class Record:
     computation: Computation | None = None
     unsent: dict[str, Problem] | None = None
     """Sites that it could not be sent to, with the reason."""
+    held: dict[str, tuple[int, ...]] | None = None
+    """By owner: the sizes of the site's audit log from which the reply must prove its growth."""
 
 
 class Store:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
+import sys
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent / "magics"))
+
+from fake_log import FakeLog
+
 import privnb
-from privnb import wire
+from privnb import audit, wire
 from privnb.datasite.ports import ArrivedReply, SiteCard
 from privnb.dp.schema import Bounds, Column, TableSchema
 from privnb.errors import (
@@ -31,6 +38,7 @@ from privnb.messages import (
     Reply,
     SiteDescription,
     Submission,
+    released_hash,
 )
 from privnb.release import Answer, AnswerColumn, Estimate, EstimateLine, PrivacyLabel
 from privnb.session import Session
@@ -70,13 +78,39 @@ class FakeSite:
         self.problem = None
         self.outbox = {}
 
+    @functools.cached_property
+    def log(self):
+        return FakeLog(audit.origin_of(self.name, self.owner))
+
     def take(self, name, files):
         submission = wire.decode(Submission, files[SUBMISSION_FILE], what="it")
         self.submissions.append((submission, files))
         if not self.silent:
             self.outbox[name] = {REPLY_FILE: wire.encode(self.reply(submission))}
 
+    def wake(self):
+        """Answer what came in while it was silent."""
+        self.silent = False
+        for submission, _ in self.submissions:
+            self.outbox[submission.request] = {REPLY_FILE: wire.encode(self.reply(submission))}
+
     def reply(self, submission):
+        reply = self.said(submission)
+        return self.logged(submission, reply) if submission.action == "run" else reply
+
+    def logged(self, submission, reply):
+        index = self.log.add(
+            "release",
+            "ana@uni.example",
+            request=reply.request,
+            digest=reply.digest,
+            output=released_hash(reply),
+        )
+        held = submission.checkpoints
+        receipt = self.log.receipt(index, analyst="ana@uni.example", held=held)
+        return dataclasses.replace(reply, receipt=receipt)
+
+    def said(self, submission):
         digest = submission.computation.digest if submission.computation else None
         if self.problem is not None and submission.action != "describe":
             return Reply(request=submission.request, digest=digest, problem=self.problem)
@@ -84,7 +118,11 @@ class FakeSite:
         said = {
             "describe": {
                 "description": SiteDescription(
-                    name=self.name, owner=self.owner, tables=(VISITS,), budgets=(BUDGET,)
+                    name=self.name,
+                    owner=self.owner,
+                    tables=(VISITS,),
+                    budgets=(BUDGET,),
+                    audit_key=self.log.verifier_key,
                 )
             },
             "estimate": {
@@ -184,7 +222,7 @@ def test_a_release_has_one_block_of_rows_per_site_and_the_error_beside_each_aggr
 def test_the_site_gets_the_very_bytes_of_the_cell_and_their_digest_identifies_them(session, north):
     sql = "SELECT COUNT(*)\tAS n -- ü\n FROM visits "
     request = session.secure(sql, sites=["northside"], epsilon="0.50", purpose="p", params={"a": 1})
-    submission, files = north.submissions[-1]
+    submission, files = north.submissions[0]
     assert files[SOURCE_FILES["sql"]] == sql.encode()
     assert submission.computation.source == sql
     assert submission.computation.epsilon == "0.50"
@@ -213,8 +251,7 @@ def test_waiting_ends_with_the_timeout_and_the_request_stays_alive(session, nort
         request.result(timeout=0.02)
     assert f"%privnb result {request.id[:8]}" in pending.value.hint
     assert request.status == {"northside": "waiting"}
-    submission, _ = north.submissions[-1]
-    north.outbox[request.id] = {REPLY_FILE: wire.encode(north.reply(submission))}
+    north.wake()
     assert request.result(timeout=5).sites == ("northside",)
 
 
@@ -267,6 +304,8 @@ def answering(site, **changes):
 
     def reply(submission):
         said = honest(submission)
+        if submission.action not in ("run", "mock"):
+            return said
         return dataclasses.replace(
             said,
             **{part: dataclasses.replace(getattr(said, part), **c) for part, c in changes.items()},

@@ -5,11 +5,14 @@ Kernels of the notebook and browser tests import it too, so it needs nothing of 
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from privnb import wire
+from fake_log import FakeLog
+
+from privnb import audit, wire
 from privnb.datasite.ports import ArrivedReply, SiteCard
 from privnb.dp.schema import Bounds, Column, TableSchema
 from privnb.messages import (
@@ -17,12 +20,25 @@ from privnb.messages import (
     SUBMISSION_FILE,
     Budget,
     BudgetEntry,
+    ConsentEntry,
     Problem,
+    PythonOffer,
     Reply,
+    RequestState,
     SiteDescription,
     Submission,
+    TemplateOffer,
+    released_hash,
 )
-from privnb.release import Answer, AnswerColumn, Estimate, EstimateLine, PrivacyLabel
+from privnb.output import Output, OutputColumn
+from privnb.release import (
+    Answer,
+    AnswerColumn,
+    Estimate,
+    EstimateLine,
+    PrivacyLabel,
+    Receipt,
+)
 from privnb.session import Session
 from privnb.store import Store
 
@@ -46,9 +62,42 @@ VISITS = TableSchema(
 )
 
 
+TEMPLATE = TemplateOffer(
+    name="visits_by_age",
+    description="Mean visits above an age",
+    source="visits[visits.xage >= lowest_age].mdvis.mean()\n",
+    tables=("visits",),
+    purposes=(PURPOSE,),
+    output=None,
+    parameters={"lowest_age": "integer, 0 to 65"},
+)
+PYTHON = PythonOffer(
+    packages=("numpy", "pandas", "statsmodels"),
+    seconds=60,
+    max_rows=200,
+    max_bytes=200_000,
+    min_units=10,
+    review="2 of alice@clinic.example, bob@clinic.example look at the code and at the output",
+    sandbox="level 3: own process, no network, no other files",
+    templates=(TEMPLATE,),
+)
+COEFFICIENTS = Output(
+    kind="frame",
+    columns=(
+        OutputColumn(name="term", type="string", role="index"),
+        OutputColumn(name="Coef.", type="float", role="value"),
+        OutputColumn(name="n", type="integer", role="value"),
+    ),
+    rows=(("const", 0.5, 20186), ("xage", 0.0125, 20186), ("disea", 0.0306, None)),
+)
+
+
 @dataclass
 class FakeSite:
-    """What one site answers: the problem if one is set, otherwise a release."""
+    """What one site answers: the problem if one is set, otherwise a release.
+
+    Python waits for people while ``review`` is a state of theirs; `decide` ends that.
+    """
 
     name: str
     left: float = 4.0
@@ -56,10 +105,28 @@ class FakeSite:
     problem: Problem | None = None
     history: tuple[BudgetEntry, ...] = ()
     state: str = "accepted"
+    python: PythonOffer | None = PYTHON
+    review: str = ""
+    output: Output = COEFFICIENTS
+    analyst: str = "ana@uni.example"
+    consents: tuple[ConsentEntry, ...] = (
+        ConsentEntry(
+            table="visits",
+            purpose=PURPOSE,
+            state="granted",
+            since="2026-11-01T08:00:00+00:00",
+            until="2027-06-30",
+        ),
+    )
+    in_review: dict[str, Submission] = field(default_factory=dict)
 
     @property
     def owner(self) -> str:
         return f"owner@{self.name}.example"
+
+    @functools.cached_property
+    def log(self) -> FakeLog:
+        return FakeLog(audit.origin_of(self.name, self.owner))
 
     def budget(self) -> Budget:
         return Budget(
@@ -72,21 +139,30 @@ class FakeSite:
             history=self.history,
         )
 
-    def answer(self, submission: Submission) -> Reply:
+    def answer(self, submission: Submission) -> Reply | None:
+        """What the site replies; None while people look at it."""
         computation = submission.computation
         reply = Reply(
             request=submission.request,
             digest=computation.digest if computation else None,
         )
-        if submission.action == "describe":
-            described = SiteDescription(
-                name=self.name, owner=self.owner, tables=(VISITS,), budgets=(self.budget(),)
-            )
-            return replace(reply, description=described)
-        if self.problem is not None:
+        if self.problem is not None and submission.action != "describe":
             return replace(reply, problem=self.problem)
-        if submission.action == "estimate":
-            return replace(reply, estimate=self.estimate(computation.epsilon))
+        free = {
+            "describe": lambda: {"description": self.description()},
+            "status": lambda: {"states": tuple(map(self.state_of, submission.requests))},
+            "request-access": lambda: {"consent": self.asked(submission.access)},
+            "audit": lambda: {"trail": self.trail(submission)},
+            "estimate": lambda: {"estimate": self.estimate(computation.epsilon)},
+        }
+        if submission.action in free:
+            return replace(reply, **free[submission.action]())
+        if computation.kind == "python":
+            if submission.action == "run" and self.review:
+                self.in_review[submission.request] = submission
+                return None
+            label = approved_label(mock=submission.action == "mock")
+            return self.logged(submission, replace(reply, output=self.output, label=label))
         label = PrivacyLabel(
             mechanism="discrete Gaussian noise on every sum and count",
             epsilon=computation.epsilon,
@@ -111,7 +187,64 @@ class FakeSite:
             self.history = (*self.history, entry)
             label = replace(label, budget=f"epsilon {self.left:g} of 4 left for {PURPOSE}")
             reply = replace(reply, budget=self.budget())
-        return replace(reply, answer=self.table(), label=label)
+        return self.logged(submission, replace(reply, answer=self.table(), label=label))
+
+    def description(self) -> SiteDescription:
+        return SiteDescription(
+            name=self.name,
+            owner=self.owner,
+            tables=(VISITS,),
+            budgets=(self.budget(),),
+            audit_key=self.log.verifier_key,
+            consents=self.consents,
+            python=self.python,
+        )
+
+    def logged(self, submission: Submission, reply: Reply) -> Reply:
+        """Put a release into the log, with its receipt; mock answers are not logged."""
+        if submission.action != "run":
+            return reply
+        index = self.log.add(
+            "release",
+            self.analyst,
+            request=reply.request,
+            digest=reply.digest,
+            epsilon=submission.computation.epsilon,
+            purpose=submission.computation.purpose,
+            output=released_hash(reply),
+        )
+        held = submission.checkpoints
+        return replace(reply, receipt=self.log.receipt(index, analyst=self.analyst, held=held))
+
+    def trail(self, submission: Submission) -> tuple[Receipt, ...]:
+        held = submission.checkpoints
+        count = len(self.log.events)
+        return tuple(
+            self.log.receipt(index, analyst=self.analyst, held=held if index == count - 1 else ())
+            for index in range(count)
+        )
+
+    def state_of(self, request: str) -> RequestState:
+        if request not in self.in_review:
+            return RequestState(request=request, state="unknown")
+        return RequestState(
+            request=request,
+            state=self.review,
+            since="2026-11-23T09:30:00+00:00",
+            deciders="0 of 2 approvals; alice@clinic.example, bob@clinic.example",
+            until="2026-12-07T09:30:00+00:00",
+        )
+
+    def asked(self, access) -> ConsentEntry:
+        entry = ConsentEntry(
+            table=access.table,
+            purpose=access.purpose,
+            state="pending",
+            since="2026-11-23T09:30:00+00:00",
+            reason=access.reason,
+        )
+        self.consents = (*self.consents, entry)
+        return entry
 
     def table(self) -> Answer:
         shift = 40 * len(self.name)
@@ -150,6 +283,22 @@ class FakeSite:
         )
 
 
+def approved_label(**changes) -> PrivacyLabel:
+    values = {
+        "mechanism": "none: exact output",
+        "epsilon": "0",
+        "delta": "0",
+        "unit": "nobody by noise; people looked at the output",
+        "budget": "",
+        "not_protected": ("whatever the output says about single people",),
+        "route": "approval",
+        "approved_by": ("code: alice@clinic.example", "output: bob@clinic.example"),
+        "sandbox": "level 3: own process, no network, no other files",
+        "population": "people who consent to utilisation-research",
+    }
+    return PrivacyLabel(**values | changes)
+
+
 @dataclass
 class FakeDatasite:
     """The analyst's port to three sites that answer after their delay."""
@@ -158,6 +307,15 @@ class FakeDatasite:
     submitted: list[tuple[str, Submission]] = field(default_factory=list)
     waiting: list[tuple[float, str, str, Reply]] = field(default_factory=list)
     fingerprint: str = "SHA256:ana0 ana1 ana2 ana3"
+
+    @property
+    def runs(self) -> list[Submission]:
+        """What was asked to run, oldest first."""
+        return [submission for _, submission in self.submitted if submission.action == "run"]
+
+    def asked(self, action: str) -> list[tuple[str, Submission]]:
+        """Which sites were asked for this, oldest first."""
+        return [each for each in self.submitted if each[1].action == action]
 
     def sites(self):
         return [
@@ -178,8 +336,20 @@ class FakeDatasite:
         site = next(s for s in self.by_name.values() if s.owner == owner)
         submission = wire.decode(Submission, files[SUBMISSION_FILE], what="a submission")
         self.submitted.append((site.name, submission))
-        due = time.monotonic() + (0 if submission.action == "describe" else site.delay)
-        self.waiting.append((due, owner, name, site.answer(submission)))
+        free = submission.action in ("describe", "status")
+        due = time.monotonic() + (0 if free else site.delay)
+        reply = site.answer(submission)
+        if reply is not None:
+            self.waiting.append((due, owner, name, reply))
+
+    def decide(self, name, problem=None):
+        """Let the people of a site release what waits there, or refuse it."""
+        site = self.by_name[name]
+        held, site.in_review, site.review = site.in_review, {}, ""
+        before, site.problem = site.problem, problem
+        for request, submission in held.items():
+            self.waiting.append((0, site.owner, request, site.answer(submission)))
+        site.problem = before
 
     def poll(self, owner):
         now = time.monotonic()

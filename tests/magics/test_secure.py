@@ -35,7 +35,7 @@ def test_the_cell_is_sent_byte_for_byte(notebook):
     notebook.shell.user_ns["mdvis"] = "not what is asked"
     cell = "SELECT  AVG($mdvis), '{mdvis}' -- as it stands \n FROM visits;\n"
     notebook.run(f"%%secure --site northside {ASK}\n{cell}")
-    assert notebook.datasite.submitted[-1][1].computation.source == cell
+    assert notebook.datasite.runs[-1].computation.source == cell
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_an_answer_that_was_paid_for_is_shown_whatever_the_sql_looks_like_to_pyt
 def test_parameters_are_bound_from_the_notebook(notebook):
     notebook.run("year = 3\nplans = ['free care', 'cost sharing']")
     notebook.run(f"%%secure --site northside {ASK} --param year --param plans\n{SQL}")
-    bound = notebook.datasite.submitted[-1][1].computation.parameters
+    bound = notebook.datasite.runs[-1].computation.parameters
     assert bound == {"year": 3, "plans": ["free care", "cost sharing"]}
 
 
