@@ -15,9 +15,8 @@ from traitlets import Float
 from privnb.errors import PrivnbError
 from privnb.magics.commands import HELP, run_command
 from privnb.magics.grammar import bind, language, parse, refuse_listed, refuse_python, variable
-from privnb.magics.showing import show_lines
+from privnb.magics.showing import show_bundle, show_lines
 from privnb.magics.waiting import wait
-from privnb.release import RECORD_TYPE
 from privnb.session import connect
 
 if TYPE_CHECKING:
@@ -252,16 +251,8 @@ class SecureMagics(Magics):
         """Store a release and say so in one line, or return it for display."""
         if result is None:
             return release
-        missing = [f"Nothing from {s}: {p}  {p.hint}" for s, p in release.problems.items()]
         self._store(result, release)
-        proof = f"digest {release.digest[:16]} · request {release.request[:8]}"
-        record = release.record()
-        show_lines(
-            f"{result}: {_what(release)} from {', '.join(release.sites)} · {_price(release)}",
-            *missing,
-            proof,
-            also=None if record is None else {RECORD_TYPE: record},
-        )
+        show_bundle(release.bundle(name=result))
         return None
 
     def _in_review(self, request: Request, result: str | None) -> Request | None:
@@ -334,30 +325,6 @@ class SecureMagics(Magics):
     def live(self) -> bool:
         """Whether outputs can be replaced: kernels can, the terminal cannot."""
         return getattr(self.shell, "kernel", None) is not None
-
-
-def _what(release: Release) -> str:
-    """Say in two words what came back."""
-    kinds = {part.output.kind for part in release.parts if part.output is not None}
-    if kinds == {"figure"}:
-        return "a figure" if len(release.parts) == 1 else f"{len(release.parts)} figures"
-    rows = sum(part.rows for part in release.parts)
-    if kinds == {"scalar"}:
-        return "one value" if rows == 1 else f"{rows} values"
-    return f"{rows} row{'' if rows == 1 else 's'}"
-
-
-def _price(release: Release) -> str:
-    """Say what protects a release and what it cost."""
-    if release.mock:
-        return "MOCK: nothing real, nothing spent"
-    approved = sorted({name for label in release.labels.values() for name in label.approved_by})
-    if any(part.output is not None for part in release.parts):
-        return f"approved output, released by {', '.join(approved) or 'the site'}"
-    price = {site: label.epsilon for site, label in release.labels.items()}
-    if len(set(price.values())) == 1:
-        return f"epsilon {next(iter(price.values()))}{' each' if len(price) > 1 else ''}"
-    return ", ".join(f"epsilon {epsilon} at {site}" for site, epsilon in price.items())
 
 
 def _until(moment: str | None) -> str:

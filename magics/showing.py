@@ -9,29 +9,30 @@ from typing import TYPE_CHECKING
 
 from IPython.display import display
 
-from privnb.markup import CARD, MUTED, clean, plain_table, table, tag
+from privnb.markup import CARD, plain_table, table, tag
+from privnb.rendering import lines_html, lines_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pandas import DataFrame
 
-__all__ = ["show", "show_frame", "show_lines"]
+__all__ = ["show", "show_bundle", "show_frame", "show_lines"]
 
 
-def show(html: str, text: str, *, also: Mapping[str, object] | None = None) -> None:
-    """Display one thing in both forms; the notebook takes HTML, a terminal takes text.
-
-    Forms in ``also``, by mime type, are kept with the output and shown by nobody.
-    """
-    display({"text/html": html, "text/plain": text, **(also or {})}, raw=True)
+def show(html: str, text: str) -> None:
+    """Display one thing in both forms; the notebook takes HTML, a terminal takes text."""
+    show_bundle({"text/html": html, "text/plain": text})
 
 
-def show_lines(first: str, *more: str, also: Mapping[str, object] | None = None) -> None:
+def show_bundle(forms: Mapping[str, object]) -> None:
+    """Display one thing in all its forms, by mime type; those that no front end knows are kept."""
+    display(dict(forms), raw=True)
+
+
+def show_lines(first: str, *more: str) -> None:
     """Display a sentence, and further ones below it in a quieter colour."""
-    quiet = [tag("div", line, style=f"font-size:12px;{MUTED}") for line in more]
-    style = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px"
-    show(tag("div", first, *quiet, style=style), clean("\n".join([first, *more])), also=also)
+    show(lines_html(first, *more), lines_text(first, *more))
 
 
 def show_frame(caption: str, frame: DataFrame, *, merge_sites: bool = False) -> None:

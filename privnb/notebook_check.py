@@ -55,6 +55,8 @@ class NotebookRecord:
     parts: tuple[RecordPart, ...]
     problems: dict[str, Problem] | None = None
     """Sites that had released nothing when it was shown, with the reason. Nothing proves them."""
+    name: str | None = None
+    """The variable it was stored under, where one line says so in the place of a card."""
 
 
 @wire.message
@@ -274,7 +276,7 @@ def _check_look(
         },
     )
     try:
-        forms = release.bundle()
+        forms = release.bundle(name=record.name)
     except Exception:  # noqa: BLE001 - what a site released may be no table at all
         findings.found_wrong(where, "what was released cannot be shown.")
         return

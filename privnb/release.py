@@ -267,10 +267,15 @@ class Release:
 
         return draw_release(self)
 
-    def record(self) -> dict[str, object] | None:
+    def record(self, *, name: str | None = None) -> dict[str, object] | None:
         """Return what a published notebook is checked by: the releases with their receipts.
 
         None where there is nothing to check: for mock answers.
+
+        Parameters
+        ----------
+        name
+            The variable that it was stored under, where one line says so instead of showing it.
         """
         parts = [
             {
@@ -285,17 +290,37 @@ class Release:
         ]
         if not parts:
             return None
-        return {"version": 1, "request": self.request, "digest": self.digest, "parts": parts}
-
-    def bundle(self) -> dict[str, object]:
-        """All the forms in which a notebook shows and keeps it, by mime type."""
-        from privnb.rendering import release_html, release_text  # noqa: PLC0415 - it reads releases
-
-        forms: dict[str, object] = {
-            "text/html": release_html(self),
-            "text/plain": release_text(self),
+        record: dict[str, object] = {
+            "version": 1,
+            "request": self.request,
+            "digest": self.digest,
+            "parts": parts,
         }
-        record = self.record()
+        if self.problems:
+            record["problems"] = {
+                site: {"code": problem.code, "message": problem.message, "hint": problem.hint}
+                for site, problem in self.problems.items()
+            }
+        return record if name is None else {**record, "name": name}
+
+    def bundle(self, *, name: str | None = None) -> dict[str, object]:
+        """Return all the forms in which a notebook shows and keeps it, by mime type.
+
+        Parameters
+        ----------
+        name
+            The variable that it is stored under: one line then says so, instead of a card.
+        """
+        from privnb import rendering  # noqa: PLC0415 - it reads releases
+
+        forms: dict[str, object]
+        if name is None:
+            html, text = rendering.release_html(self), rendering.release_text(self)
+        else:
+            first, *more = rendering.summary_lines(self, name)
+            html, text = rendering.lines_html(first, *more), rendering.lines_text(first, *more)
+        forms = {"text/html": html, "text/plain": text}
+        record = self.record(name=name)
         return forms if record is None else {**forms, RECORD_TYPE: record}
 
     def _released(self, part: SiteRelease) -> str:

@@ -31,10 +31,13 @@ __all__ = [
     "estimates_text",
     "heading",
     "label_text",
+    "lines_html",
+    "lines_text",
     "problems_html",
     "release_html",
     "release_text",
     "scalar_text",
+    "summary_lines",
 ]
 
 CELL = "padding:4px 14px;vertical-align:top;background:transparent"
@@ -324,6 +327,52 @@ def _answer_text(answer: Answer) -> str:
     return "\n".join(
         [plain_table([c.name for c in answer.columns], rows), *map(clean, answer.notes)]
     )
+
+
+# One line, where a release is stored and not shown
+
+
+def summary_lines(release: Release, name: str) -> list[str]:
+    """Say what is now in the variable ``name``: what, from where, what protects it, its proof."""
+    first = f"{name}: {_what(release)} from {', '.join(release.sites)} · {_paid(release)}"
+    missing = [f"Nothing from {s}: {p}  {p.hint}" for s, p in release.problems.items()]
+    return [first, *missing, f"digest {release.digest[:16]} · request {release.request[:8]}"]
+
+
+def lines_html(first: str, *more: str) -> Html:
+    """Draw a sentence, and further ones below it in a quieter colour."""
+    quiet = [tag("div", line, style=f"font-size:12px;{MUTED}") for line in more]
+    style = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px"
+    return tag("div", first, *quiet, style=style)
+
+
+def lines_text(*lines: str) -> str:
+    """Write sentences as plain text, one a line."""
+    return "\n".join(map(clean, lines))
+
+
+def _what(release: Release) -> str:
+    """Say in two words what came back."""
+    kinds = {part.output.kind for part in release.parts if part.output is not None}
+    if kinds == {"figure"}:
+        return "a figure" if len(release.parts) == 1 else f"{len(release.parts)} figures"
+    rows = sum(part.rows for part in release.parts)
+    if kinds == {"scalar"}:
+        return "one value" if rows == 1 else f"{rows} values"
+    return f"{rows} row{'' if rows == 1 else 's'}"
+
+
+def _paid(release: Release) -> str:
+    """Say what protects a release and what it cost."""
+    if release.mock:
+        return "MOCK: nothing real, nothing spent"
+    approved = sorted({name for label in release.labels.values() for name in label.approved_by})
+    if any(part.output is not None for part in release.parts):
+        return f"approved output, released by {', '.join(approved) or 'the site'}"
+    price = {site: label.epsilon for site, label in release.labels.items()}
+    if len(set(price.values())) == 1:
+        return f"epsilon {next(iter(price.values()))}{' each' if len(price) > 1 else ''}"
+    return ", ".join(f"epsilon {epsilon} at {site}" for site, epsilon in price.items())
 
 
 # Estimates
