@@ -4,6 +4,10 @@
 statsmodels ships. People were assigned to insurance plans at random; what they then used is the
 question. Each site holds two of the six cities, paired so that every kind of plan has at least
 1,500 person-years at every site.
+
+Each site takes Python cells: two reviewers look at the code, then at the output, and one template
+is released without them. One site has a second table, the same rows under a *synthetic* register of
+consent, since nobody of the experiment ever gave us theirs.
 """
 
 from __future__ import annotations
@@ -13,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
 from privnb.errors import ConfigError
 from privnb.site.config import CONFIG_FILE
+from privnb.site.reviewers import ReviewerKey
 from privnb.site.template import init_site
 
-__all__ = ["DEMO_SITES", "DemoSite", "build_demo", "randhie_csv"]
+__all__ = ["CONSENT_SEED", "DEMO_SITES", "DemoSite", "build_demo", "randhie_csv"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +36,26 @@ class DemoSite:
     """The experiment's numbers of its cities."""
     public_rows: int
     """About how many person-years it has."""
+    needed: int = 1
+    """How many of its two reviewers must agree."""
+    register: bool = False
+    """Whether it has the table with a register of consent."""
+
+    @property
+    def reviewers(self) -> tuple[str, str]:
+        """Who decides about Python cells."""
+        return f"rita@{self.name}.example", f"raj@{self.name}.example"
 
 
 DEMO_SITES = (
     DemoSite(name="northside", cities=(1, 3), public_rows=6900),
-    DemoSite(name="riverside", cities=(5, 6), public_rows=6200),
-    DemoSite(name="lakeside", cities=(2, 4), public_rows=7100),
+    DemoSite(name="riverside", cities=(5, 6), public_rows=6200, needed=2),
+    DemoSite(name="lakeside", cities=(2, 4), public_rows=7100, register=True),
 )
+CONSENT_SEED = 1974
+"""Seed of the synthetic register of consent."""
+_CHANGED = 0.05
+"""Share of those who consented that withdrew it later."""
 
 _VISITS = """
 # One row per person and year of the RAND Health Insurance Experiment. Source columns that are not
@@ -189,9 +208,84 @@ unit_bounds = [0, 3_000]
 description = "Inpatient expenses that year, in dollars."
 """
 
+_PANEL = """
+# Those of the same people who let their data be used, by the register in consents.csv. The register
+# is synthetic: made up for this demo.
+[tables.panel]
+source = "visits.parquet"
+description = "Person-years of people who consented to the purpose (synthetic register of consent)."
+privacy_unit = "zper"
+unit_name = "person"
+max_rows_per_unit = 5
+unique_keys = [["zper", "year"]]
+delta = 1e-6
+total_epsilon = 20
+purposes = ["utilisation-research", "teaching"]
+
+# The newest entry of a person for a purpose counts; without one there is no consent.
+[tables.panel.consent]
+source = "consents.csv"
+unit = "zper"
+
+[tables.panel.columns.zper]
+type = "integer"
+description = "The person."
+
+[tables.panel.columns.year]
+type = "integer"
+values = [1, 2, 3, 4, 5]
+nullable = false
+description = "Year of the study, from 1."
+
+[tables.panel.columns.mdvis]
+type = "integer"
+nullable = false
+bounds = [0, 25]
+unit_bounds = [0, 40]
+description = "Visits to a physician that year."
+"""
+
+_APPROVAL = """
+# Python cells run in a sandbox, and nothing leaves before people, or a rule of ours, let it out.
+[python]
+workers = 1
+max_rows = 100
+min_units = 10
+
+# A cell of our own: who sends this very text gets its output without a human.
+[templates.visits_by_age]
+source = "templates/visits_by_age.py"
+description = "Mean visits and person-years by kind of plan, from an age on."
+tables = ["visits"]
+[templates.visits_by_age.parameters.lowest_age]
+type = "integer"
+values = [0, 18, 40]
+
+[review]
+# The code before it runs, and the output before it leaves.
+review = "both"
+needed = {needed}
+expires_days = 14
+[review.reviewers]
+{reviewers}
+
+# What our purposes are in the W3C Data Privacy Vocabulary.
+[purposes.utilisation-research]
+dpv = "AcademicResearch"
+legal_basis = "Consent"
+"""
+
+_TEMPLATE = """\
+older = visits[visits.xage >= lowest_age]
+older.groupby("plan_type").agg(person_years=("mdvis", "size"), visits=("mdvis", "mean"))
+"""
+
 
 def build_demo(directory: Path, exchange: str) -> list[Path]:
     """Make the folders of the three sites below ``directory``; return them.
+
+    The reviewers' keys lie in ``directory/people/reviewer``, where `privnb review` finds them when
+    ``PRIVNB_HOME`` is ``directory/people``.
 
     A site that is there and whole is left as it is, so an interrupted build can be repeated.
 
@@ -216,14 +310,37 @@ def build_demo(directory: Path, exchange: str) -> list[Path]:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         _write_visits(source, site, folder / "visits.parquet")
+        (folder / "templates").mkdir(exist_ok=True)
+        (folder / "templates" / "visits_by_age.py").write_text(_TEMPLATE, encoding="utf-8")
+        if site.register:
+            _write_consents(folder / "visits.parquet", folder / "consents.csv")
         init_site(
             folder,
             name=site.name,
             owner=f"owner@{site.name}.example",
             exchange=exchange,
-            tables=_VISITS.format(a=site.cities[0], b=site.cities[1], rows=site.public_rows),
+            tables=_tables(site, directory / "people" / "reviewer"),
         )
     return folders
+
+
+def _tables(site: DemoSite, keys: Path) -> str:
+    """Write what site.toml says of tables, Python and review; make the keys it names."""
+    reviewers = {}
+    for email in site.reviewers:
+        path = keys / f"{email}.json"
+        key = ReviewerKey.load(path) if path.exists() else ReviewerKey.create(path, email)
+        reviewers[email] = key.public
+    return "".join(
+        (
+            _VISITS.format(a=site.cities[0], b=site.cities[1], rows=site.public_rows),
+            _PANEL if site.register else "",
+            _APPROVAL.format(
+                needed=site.needed,
+                reviewers="\n".join(f'"{email}" = "{key}"' for email, key in reviewers.items()),
+            ),
+        )
+    )
 
 
 def randhie_csv() -> Path:
@@ -245,4 +362,27 @@ def _write_visits(source: Path, site: DemoSite, target: Path) -> None:
     with duckdb.connect() as connection:
         rows = connection.read_csv(str(source), header=True, sample_size=-1)
         rows.filter(f"site IN ({cities})").write_parquet(str(unfinished))
+    unfinished.replace(target)
+
+
+def _write_consents(visits: Path, target: Path) -> None:
+    """Make up a register: most consent to research, half to teaching, some changed their mind.
+
+    Synthetic and seeded with `CONSENT_SEED`: the same people give the same register.
+    """
+    random = np.random.default_rng(CONSENT_SEED)
+    with duckdb.connect() as connection:
+        people = connection.read_parquet(str(visits)).select("zper").distinct().order("zper")
+        numbers = [int(number) for (number,) in people.fetchall()]
+    lines = ["zper,purpose,status,at"]
+    for purpose, share in (("utilisation-research", 0.9), ("teaching", 0.5)):
+        given = random.random(len(numbers)) < share
+        withdrawn = random.random(len(numbers)) < _CHANGED
+        for person, gave, left in zip(numbers, given, withdrawn, strict=True):
+            if gave:
+                lines.append(f"{person},{purpose},given,2026-01-12T09:00:00")
+            if gave and left:
+                lines.append(f"{person},{purpose},withdrawn,2026-06-01T09:00:00")
+    unfinished = target.with_name(f".{target.name}")
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
     unfinished.replace(target)

@@ -73,11 +73,12 @@ class DemoSites:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a notebook needs to know to be the demo's analyst."""
+        """What a notebook needs to know to be the demo's people, and where its sites are."""
         return {
             "PRIVNB_EMAIL": ANALYST,
             "PRIVNB_EXCHANGE": str(self._exchange),
-            "PRIVNB_HOME": str(self._folder / "analyst"),
+            "PRIVNB_HOME": str(self._folder / "people"),
+            "PRIVNB_DEMO": str(self._folder),
         }
 
     def admit_analyst(self) -> None:

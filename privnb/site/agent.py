@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from privnb.datasite.ports import OwnerPort
+    from privnb.site.audit import AuditLog
     from privnb.site.config import SiteConfig
     from privnb.site.database import Database
     from privnb.site.engine import OpenTables, Planner
+    from privnb.site.python_engine import PythonEngine
 
 __all__ = ["Agent"]
 
@@ -51,10 +53,15 @@ class Agent:
         Grants, ledger and requests; shared by all agents of the site.
     state
         The site's private state folder.
+    audit
+        The site's audit log; closes nothing.
+    python
+        What runs Python cells; None where they are not taken.
     planner
         What plans questions; by default `privnb.dp.planner.plan`.
-    today
-        The date by which grants expire. Nothing else follows the wall clock.
+    today, now
+        The date by which grants expire, and the moment by which requests in review do. Nothing
+        else follows the wall clock.
 
     Examples
     --------
@@ -71,8 +78,11 @@ class Agent:
         tables: OpenTables,
         database: Database,
         state: Path,
+        audit: AuditLog,
+        python: PythonEngine | None = None,
         planner: Planner | None = None,
         today: Callable[[], dt.date] = lambda: dt.datetime.now(dt.UTC).date(),
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._config = config
         self._port = port
@@ -80,7 +90,14 @@ class Agent:
         self._engine = Engine(config, tables, planner=planner)
         self._lock = AgentLock(state / "agents")
         self._answering = Answering(
-            config, engine=self._engine, database=database, lock=self._lock, today=today
+            config,
+            engine=self._engine,
+            python=python,
+            database=database,
+            audit=audit,
+            lock=self._lock,
+            today=today,
+            now=now,
         )
         self._pauses = _REMOTE_PAUSES if "://" in _without_local(config.exchange) else _LOCAL_PAUSES
         self._rates: dict[str, _Rate] = {}
@@ -108,7 +125,7 @@ class Agent:
             self._note_the_dead()
         self._show_life()
         handled: set[tuple[str, str]] = set()
-        answered = 0
+        answered = self._go_on()
         for job in self._port.poll(self._answering.book):
             handled.add((job.sender, job.name))
             answered += self._handle(job)
@@ -130,7 +147,8 @@ class Agent:
                 failures = 0
                 quick, slow = self._pauses
                 idle = time.monotonic() - last_work
-                pause = quick if idle < _ACTIVE_SECONDS else slow
+                active = idle < _ACTIVE_SECONDS or self._answering.approving.busy
+                pause = quick if active else slow
             except Exception as problem:  # noqa: BLE001 - the agent lives
                 self._report(problem, first=not failures)
                 pause = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)]
@@ -143,13 +161,16 @@ class Agent:
             self._note_sent()
         except StateError as problem:
             logger.warning("%s", problem)
+        self._answering.close()
         self._engine.close()
         self._database.close()
         self._lock.release()
 
     def _handle(self, job: ArrivedJob) -> bool:
         key = (job.sender, job.name)
-        if key in self._hopeless or not self._rates.setdefault(job.sender, _Rate()).allows():
+        if key in self._hopeless or self._answering.is_parked(*key):
+            return False
+        if not self._rates.setdefault(job.sender, _Rate()).allows():
             return False
         try:
             outgoing = self._answering.answer(job)
@@ -162,6 +183,15 @@ class Agent:
             return False
         self._send(job, outgoing)
         return True
+
+    def _go_on(self) -> int:
+        """Go on with Python computations, and send the replies of those that ended."""
+        ended = self._answering.approving.tick()
+        for each in ended:
+            files = self._answering.files_of(each.record)
+            sender, name = each.record.sender, each.record.name
+            self._send(ArrivedJob(sender=sender, name=name, files=files), each.outgoing)
+        return len(ended)
 
     def _apologise(self, job: ArrivedJob) -> Outgoing | None:
         try:

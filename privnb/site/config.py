@@ -97,8 +97,13 @@ class SiteConfig:
         return ConfigError.at(self.path, self.line(*key), problem, hint=hint)
 
 
-def load_config(directory: Path) -> SiteConfig:
+def load_config(directory: Path, *, file: Path | None = None) -> SiteConfig:
     """Read and check ``directory/site.toml``; no data is touched.
+
+    Parameters
+    ----------
+    file
+        What is read in the place of ``site.toml``, to see whether it would do.
 
     Raises
     ------
@@ -106,8 +111,8 @@ def load_config(directory: Path) -> SiteConfig:
         At the first mistake, with its line and what to write instead.
     """
     directory = Path(directory).absolute()
-    file = TomlFile(directory / CONFIG_FILE)
-    root = file.root
+    toml = TomlFile(file or directory / CONFIG_FILE)
+    root = toml.root
     name = root.text("name", hint='Write for example name = "northside".')
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
         hint = "Use lower-case letters, digits and hyphens, at most 63."
@@ -143,7 +148,7 @@ def load_config(directory: Path) -> SiteConfig:
         exchange=exchange if "://" in exchange else str(directory / Path(exchange).expanduser()),
         storage_options=options,
         tables=tuple(tables),
-        lines=file.lines,
+        lines=toml.lines,
         python=python,
         templates=templates,
         review=review,

@@ -35,8 +35,17 @@ _DEFAULT_EPSILON = Decimal(1)
 class OpenTables(Protocol):
     """The bounded tables of a site, and their mock twins; see `privnb.site.tables`."""
 
-    def stream(self, sql: str, *, mock: bool = False) -> Iterator[tuple[Any, ...]]:
-        """Run SQL that a plan wrote; returns small aggregates, exact and therefore secret."""
+    def stream(
+        self, sql: str, *, mock: bool = False, purpose: str | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """Run SQL that a plan wrote; returns small aggregates, exact and therefore secret.
+
+        Where data subjects consent, only those count whose consent covers the purpose.
+        """
+        ...
+
+    def population(self, table: str, purpose: str) -> str:
+        """Say how consent restricted who is counted; empty where it does not."""
         ...
 
     def close(self) -> None:
@@ -127,9 +136,9 @@ class Engine:
         """Say what a plan would cost and how precise it would be."""
         return dataclasses.replace(plan.estimate(), affordable=affordable)
 
-    def run(self, plan: Plan) -> Answer:
+    def run(self, plan: Plan, *, purpose: str) -> Answer:
         """Compute on the data and add the noise that the plan promises."""
-        return plan.release(self._tables.stream(plan.sql))
+        return plan.release(self._tables.stream(plan.sql, purpose=purpose))
 
     def mock(self, plan: Plan) -> Answer:
         """Compute on the mock twin, with the same noise."""
@@ -150,6 +159,7 @@ class Engine:
                 f"for {budget.purpose}; spent: {spent}"
             ),
             not_protected=_not_protected(schema),
+            population=self._tables.population(schema.name, budget.purpose),
         )
 
     def mock_label(self, plan: Plan) -> PrivacyLabel:

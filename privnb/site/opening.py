@@ -3,8 +3,9 @@
 ::
 
     DIR/site.toml           what the owner declares
-    DIR/state/site.sqlite   grants, ledger, requests, events
-    DIR/state/tables/       the bounded tables
+    DIR/state/site.sqlite   grants, ledger, requests, reviews, audit log
+    DIR/state/audit.key     the key that signs the audit log's checkpoints
+    DIR/state/tables/       the registered tables
     DIR/state/agents/       the signs of life of the agents
     DIR/datasite/           the PySyft datasite: keys, peers, jobs; no data
 """
@@ -12,8 +13,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING
 
+from privnb.errors import PrivnbError
 from privnb.site.config import SiteConfig, load_config
 
 if TYPE_CHECKING:
@@ -21,8 +24,16 @@ if TYPE_CHECKING:
 
     from privnb.datasite.owner import OwnerDatasite
     from privnb.site.agent import Agent
+    from privnb.site.audit import AuditLog
+    from privnb.site.python_engine import PythonEngine
+    from privnb.site.tables import Tables
 
-__all__ = ["database_path", "open_agent", "open_datasite"]
+__all__ = ["database_path", "open_agent", "open_audit", "open_datasite"]
+
+logger = logging.getLogger("privnb.site")
+
+_LEAST_OUTPUT_BYTES = 1_000_000
+"""What a reviewer may look at can be larger than what leaves unseen."""
 
 
 def database_path(config: SiteConfig) -> Path:
@@ -60,6 +71,7 @@ def open_agent(directory: Path) -> Agent:
     >>> agent.run(threading.Event())  # doctest: +SKIP
     """
     from privnb.site.agent import Agent  # noqa: PLC0415 - opening a datasite needs none of these
+    from privnb.site.audit import record_event  # noqa: PLC0415
     from privnb.site.database import Database  # noqa: PLC0415
     from privnb.site.ledger import table_standing, terms_of  # noqa: PLC0415
     from privnb.site.tables import Tables  # noqa: PLC0415
@@ -72,8 +84,60 @@ def open_agent(directory: Path) -> Agent:
         with database.read() as snapshot:
             for terms in terms_of(config).values():
                 table_standing(snapshot, terms)  # refuses an accounting that was changed
+        audit = open_audit(config)
         port = open_datasite(config)
         tables = opened.enter_context(Tables.open(config, state=state))
-        agent = Agent(config, port=port, tables=tables, database=database, state=state)
+        python = _open_python(config, tables)
+        if python is not None:
+            opened.callback(python.close)
+        with database.write() as transaction:
+            record_event(transaction, "start", sandbox=python.level if python else "no Python")
+        agent = Agent(
+            config,
+            port=port,
+            tables=tables,
+            database=database,
+            state=state,
+            audit=audit,
+            python=python,
+        )
         opened.pop_all()  # the agent closes them
     return agent
+
+
+def open_audit(config: SiteConfig) -> AuditLog:
+    """Open what signs the site's audit log, or make its key."""
+    from privnb.audit import origin_of  # noqa: PLC0415 - opening a datasite needs none of these
+    from privnb.site.audit import AuditLog  # noqa: PLC0415
+
+    origin = origin_of(config.name, config.owner)
+    return AuditLog.open(config.directory / "state", origin=origin)
+
+
+def _open_python(config: SiteConfig, tables: Tables) -> PythonEngine | None:
+    """Open the sandbox; without one, SQL is answered all the same, and Python is refused."""
+    if config.python is None:
+        return None
+    from privnb.site.python_engine import PythonEngine  # noqa: PLC0415 - only where it is taken
+    from privnb.site.sandbox import Sandbox, SandboxLimits  # noqa: PLC0415
+
+    limits = SandboxLimits(
+        wall_seconds=config.python.seconds,
+        cpu_seconds=config.python.seconds,
+        memory_mb=config.python.memory_mb,
+        output_bytes=max(config.python.max_bytes, _LEAST_OUTPUT_BYTES),
+    )
+    try:
+        box = Sandbox.open(
+            packages=config.python.packages,
+            limits=limits,
+            workers=config.python.workers,
+            allow_unsandboxed=config.python.allow_unsandboxed,
+        )
+    except PrivnbError as problem:
+        logger.error("Python cells are refused: %s %s", problem, problem.hint)  # noqa: TRY400 - no stack needed
+        return None
+    logger.info("Python cells run in: %s", box.level)
+    if box.without_bubblewrap:
+        logger.info("without bubblewrap: %s", box.without_bubblewrap)
+    return PythonEngine(config, data=tables.frames, box=box)

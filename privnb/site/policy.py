@@ -1,4 +1,4 @@
-"""The owner's rules, applied to one request: release automatically or refuse, and by which rule."""
+"""The owner's rules, applied to one request: release, wait for people or refuse, by which rule."""
 
 from __future__ import annotations
 
@@ -10,18 +10,38 @@ from privnb.errors import AccessRefused, BudgetExceeded, PrivnbError
 from privnb.site.ledger import Charge, Standing, in_words
 
 if TYPE_CHECKING:
+    from privnb.computation import Computation
     from privnb.dp.schema import TableSchema
+    from privnb.site.python_config import Template
+    from privnb.site.review_config import ReviewConfig
 
-__all__ = ["Decision", "decide", "refusal"]
+__all__ = ["Decision", "Route", "decide", "refusal", "route_of", "wrong_purpose"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """What the policy says, with the rule that made it, and what to tell the analyst."""
 
-    outcome: Literal["release", "refuse"]
+    outcome: Literal["release", "wait", "refuse"]
     rule: str
     problem: PrivnbError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """The way out that the policy leaves to one Python computation."""
+
+    rule: str
+    """What let it on this way, in words."""
+    code: bool
+    """Whether reviewers look at the code before it runs."""
+    output: bool
+    """Whether reviewers look at the output before it leaves, whatever the gate says."""
+
+    @property
+    def by_rule(self) -> bool:
+        """Whether no human has to look at anything, unless the gate objects."""
+        return not self.code and not self.output
 
 
 def refusal(problem: PrivnbError) -> Decision:
@@ -44,7 +64,7 @@ def decide(
         The site's date; a grant is valid up to and including its last day.
     """
     if charge.purpose not in schema.purposes:
-        return refusal(_wrong_purpose(charge, schema))
+        return refusal(wrong_purpose(charge.purpose, schema))
     how = _command(charge, owner, epsilon=charge.epsilon)
     grant = standing.grant
     if grant is None or grant.withdrawn:
@@ -69,12 +89,36 @@ def decide(
     return Decision(outcome="release", rule="grant")
 
 
-def _wrong_purpose(charge: Charge, schema: TableSchema) -> AccessRefused:
+def route_of(
+    computation: Computation, *, review: ReviewConfig | None, template: Template | None
+) -> Route | None:
+    """Find the way out for a Python computation; None where the owner left none.
+
+    Parameters
+    ----------
+    template
+        The owner's template that the computation is, if it is one.
+    """
+    if review is not None and computation.digest in review.release:
+        return Route(rule="the digest is on the owner's list", code=False, output=False)
+    if template is not None:
+        return Route(rule=f"it is the owner's template {template.name}", code=False, output=False)
+    if review is None:
+        return None
+    return Route(
+        rule=f"review of {review.mode}",
+        code=review.mode in ("code", "both"),
+        output=review.mode in ("output", "both"),
+    )
+
+
+def wrong_purpose(purpose: str, schema: TableSchema) -> AccessRefused:
+    """Say that a table may not be used for a purpose, and for which it may."""
     allowed = ", ".join(schema.purposes) or "none yet"
     problem = (
-        f"Table {charge.table!r} may not be used for {charge.purpose!r}."
-        if charge.purpose
-        else f"Say what you want to use table {charge.table!r} for."
+        f"Table {schema.name!r} may not be used for {purpose!r}."
+        if purpose
+        else f"Say what you want to use table {schema.name!r} for."
     )
     return AccessRefused(problem, hint=f"Allowed purposes: {allowed}.", code="E_PURPOSE")
 

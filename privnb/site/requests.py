@@ -2,11 +2,17 @@
 
 A request is named by its sender and the sender's name for it. Its states::
 
-    (nothing) ─┬─▶ served      describe, estimate, mock: repeated freely, nothing kept
+    (nothing) ─┬─▶ served      describe, estimate, mock, …: repeated freely, nothing kept
                ├─▶ refused     the reply is stored with the refusal
                ├─▶ reserved ──▶ answered   the reply is stored with the ledger's entry
                │        └─────▶ failed     charged, without an answer; the reply says so
-               └─▶ interrupted  an agent died over it before deciding; tried once more
+               ├─▶ interrupted  an agent died over it before deciding; tried once more
+               └─▶ waiting ──▶ approved ──▶ running ──▶ held ──▶ cleared ──▶ answered
+                      │                         │         │
+                      └──▶ denied ──▶ refused   └▶ failed └──▶ denied ──▶ refused
+
+The last two lines are Python computations: see `privnb.site.approving`. Reviewers move them from
+waiting and held (`privnb.site.review`), the agent does all else.
 
 A row belongs to one agent, which alone works on it while it lives (`privnb.site.liveness`). A reply
 is *owed* from the moment it is stored, or its price reserved, until the exchange has taken it.
@@ -44,10 +50,7 @@ _FIND = sa.select(*_COLUMNS).where(
 )
 _ADD = sa.insert(requests)
 _STORE_REPLY = sa.update(requests).where(
-    requests.c.sender == sa.bindparam("whose"),
-    requests.c.name == sa.bindparam("which"),
-    requests.c.state == "reserved",
-    requests.c.agent == sa.bindparam("by"),
+    requests.c.sender == sa.bindparam("whose"), requests.c.name == sa.bindparam("which")
 )
 _DELIVERED = (
     sa.update(requests)
@@ -136,26 +139,49 @@ class RequestBook:
             )
         return changed.rowcount == 1
 
-    def store_reply(
+    @staticmethod
+    def is_ours(connection: sa.Connection, record: Record, *, agent: str) -> bool:
+        """Tell whether ``agent`` still has the request, in the state that ``record`` says."""
+        row = connection.execute(_FIND, {"sender": record.sender, "request": record.name}).first()
+        return row is not None and (row.state, row.agent) == (record.state, agent)
+
+    def store_reply(  # noqa: PLR0913 - all of it changes at once
         self,
         connection: sa.Connection,
         record: Record,
         *,
         reply: bytes,
         succeeded: bool,
-        agent: str,
-    ) -> bool:
-        """Turn ``reserved`` into ``answered`` or ``failed``; False if it is no longer ours."""
-        changed = connection.execute(
+        state: str,
+    ) -> None:
+        """Store the one reply of a request that `is_ours`, in the same transaction."""
+        connection.execute(
             _STORE_REPLY,
             {
                 "whose": record.sender,
                 "which": record.name,
-                "by": agent,
-                "state": "answered" if succeeded else "failed",
+                "state": state,
                 "reply": reply,
                 "succeeded": succeeded,
+                "owed": True,
             },
+        )
+
+    def in_states(self, connection: sa.Connection, states: Sequence[str]) -> Sequence[Record]:
+        """Return the requests in these states, oldest first."""
+        rows = connection.execute(
+            sa.select(*_COLUMNS).where(requests.c.state.in_(states)).order_by(requests.c.seq)
+        ).all()
+        return [_record(row) for row in rows]
+
+    def move(
+        self, connection: sa.Connection, record: Record, *, state: str, agent: str, attempts: int
+    ) -> bool:
+        """Give a request another state; False if it is no longer as ``record`` says."""
+        changed = connection.execute(
+            sa.update(requests)
+            .where(*_unchanged(record))
+            .values(state=state, agent=agent, attempts=attempts)
         )
         return changed.rowcount == 1
 

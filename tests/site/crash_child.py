@@ -2,8 +2,9 @@
 
 Reads lines of a site's folder and the number of the step at which to die (0: never); writes, for
 each, the signal that ended the agent (0: none) and how many steps there were. Steps are the
-beginnings and ends of every call to a collaborator: commits, the exchange, the tables, the noise.
-The agents are forked, as starting Python for each would take most of the time.
+beginnings and ends of every call to a collaborator: commits, the exchange, the tables, the noise,
+the box in which cells run. The agents are forked, as starting Python for each would take most of
+the time. A site whose folder has reviewers takes Python.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import signal
 import sys
 from pathlib import Path
 
-from site_fakes import FakePlan, FakeTables, FolderPort, Site, job_files
+from approval_fakes import PythonSite
+from site_fakes import FakePlan, FakeTables, Site, job_files
 
 from privnb.datasite.ports import ArrivedJob
 from privnb.site import database
@@ -48,8 +50,12 @@ def live(folder: Path, fatal: int) -> int:
     database._prepare_sqlite = lambda connection, _: _no_waiting(connection)
     steps = Steps(fatal)
     tables = FakeTables()
-    port = FolderPort(folder / "exchange")
-    site = Site(folder, port=port, tables=tables)
+    if (folder / "keys").exists():
+        site = PythonSite(folder, tables=tables)
+        site.box.run = steps.wrap(site.box.run)
+    else:
+        site = Site(folder, tables=tables)
+    port = site.port
     tables.stream = steps.wrap(tables.stream)
     FakePlan.release = steps.wrap(FakePlan.release)
     dialect = site.database._engine.dialect
@@ -57,8 +63,9 @@ def live(folder: Path, fatal: int) -> int:
     dialect.do_begin = steps.wrap(dialect.do_begin)
     for name in ("poll", "reply", "retire", "publish_card"):
         setattr(port, name, steps.wrap(getattr(port, name)))
-    while site.agent.step():
-        pass
+    approving = site.agent._answering.approving
+    while site.agent.step() or approving.busy:
+        approving._runs.wait(seconds=10)  # so that the number of steps is the same each time
     site.agent.close()
     return steps.count
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from privnb import wire
+from privnb.audit import origin_of
 from privnb.computation import Computation
 from privnb.datasite.ports import ArrivedJob
 from privnb.dp import accounting
@@ -18,11 +19,13 @@ from privnb.errors import QueryRefused
 from privnb.messages import REPLY_FILE, SOURCE_FILES, SUBMISSION_FILE, Reply, Submission
 from privnb.release import Answer, AnswerColumn, Estimate, EstimateLine
 from privnb.site.agent import Agent
+from privnb.site.audit import AuditLog
 from privnb.site.database import Database
 from privnb.site.grants import Grant, record_grant
 
 ANA = "ana@uni.example"
 PURPOSE = "utilisation-research"
+ORIGIN = origin_of("northside", "owner@northside.example")
 QUESTION = "SELECT COUNT(*) AS n FROM visits"
 
 SCHEMA = TableSchema(
@@ -47,7 +50,11 @@ def site_config(directory: Path, *, total: str = "10"):
         owner="owner@northside.example",
         exchange=str(directory / "exchange"),
         storage_options={},
-        tables=(SimpleNamespace(schema=SCHEMA, total_epsilon=Decimal(total)),),
+        tables=(SimpleNamespace(name="visits", schema=SCHEMA, total_epsilon=Decimal(total)),),
+        purposes={},
+        python=None,
+        review=None,
+        templates=(),
     )
 
 
@@ -59,11 +66,14 @@ class FakeTables:
         self.calls = 0
         self.problem: BaseException | None = None
 
-    def stream(self, sql: str, *, mock: bool = False):
+    def stream(self, sql: str, *, mock: bool = False, purpose: str | None = None):
         self.calls += not mock
         if self.problem is not None:
             raise self.problem
         return iter([(7 if mock else self.count,)])
+
+    def population(self, table: str, purpose: str) -> str:
+        return ""
 
     def close(self) -> None:
         pass
@@ -208,6 +218,7 @@ class Site:
             tables=self.tables,
             database=self.database,
             state=self.directory / "state",
+            audit=AuditLog.open(self.directory / "state", origin=ORIGIN),
             planner=fake_planner,
             **kwargs,
         )

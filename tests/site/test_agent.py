@@ -272,7 +272,7 @@ def test_an_unforeseen_failure_of_the_agent_itself_is_answered_and_it_goes_on(
 ):
     site.grant("4")
     with monkeypatch.context() as patch:
-        patch.setattr(site.agent._answering, "_run", lambda *_: 1 / 0)
+        patch.setattr(site.agent._answering._charging, "begin", lambda *_: 1 / 0)
         assert site.ask().problem == _constant_failure()
     assert "ZeroDivisionError" in caplog.text
     assert site.ask().answer is not None

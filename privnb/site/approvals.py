@@ -1,0 +1,182 @@
+"""What lets a Python computation run, and its output leave: asked anew at each step.
+
+A state in the database says how far a request is; whether it may go on is found out here, from
+``site.toml``, the grants, and the signatures of the reviewers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from privnb.errors import AccessRefused, PrivnbError, RequestRefused
+from privnb.site import review
+from privnb.site.database import requests, reviews
+from privnb.site.grants import still_granted
+from privnb.site.policy import Decision, Route, refusal, route_of, wrong_purpose
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable
+
+    from privnb.computation import Computation
+    from privnb.site.config import SiteConfig
+    from privnb.site.python_config import Template
+    from privnb.site.requests import Record
+
+__all__ = ["IN_REVIEW", "Approvals"]
+
+IN_REVIEW = ("waiting", "held")
+_MOST_WAITING = 20
+"""How many requests of one analyst may wait for people at a time."""
+_NO_WAY = Route(rule="no rule lets it out any more", code=True, output=True)
+
+
+class Approvals:
+    """The owner's rules and the reviewers' decisions on Python computations.
+
+    All is asked within the caller's transaction, and holds for as long as that.
+    """
+
+    def __init__(self, config: SiteConfig, *, today: Callable[[], dt.date]) -> None:
+        self._config = config
+        self._today = today
+        self._schemas = {table.name: table.schema for table in config.tables}
+
+    def decide(
+        self, connection: sa.Connection, analyst: str, computation: Computation
+    ) -> tuple[Decision, Route | None]:
+        """Decide on a computation that just came in; with a refusal there is no route."""
+        template = self._template(computation)
+        route = route_of(computation, review=self._config.review, template=template)
+        problem = (
+            self.access(connection, analyst, computation)
+            or _denied(connection, computation)
+            or (_no_way_out() if route is None else None)
+            or _too_often(connection, analyst, template, route)
+            or _too_many(connection, analyst)
+        )
+        if problem is not None or route is None:
+            return refusal(problem or _no_way_out()), None
+        return Decision(outcome="release" if route.by_rule else "wait", rule=route.rule), route
+
+    def access(
+        self, connection: sa.Connection, analyst: str, computation: Computation
+    ) -> AccessRefused | None:
+        """Return why the analyst may not use the tables for the purpose now, if so."""
+        purpose = computation.purpose or ""
+        for table in computation.tables or ():
+            if purpose not in self._schemas[table].purposes:
+                return wrong_purpose(purpose, self._schemas[table])
+            refused = still_granted(
+                connection, analyst=analyst, table=table, purpose=purpose, today=self._today()
+            )
+            if refused is not None:
+                return refused
+        return None
+
+    def route(self, computation: Computation) -> Route:
+        """Find the way out that is left now; without one, reviewers would have to see it all."""
+        template = self._template(computation)
+        return route_of(computation, review=self._config.review, template=template) or _NO_WAY
+
+    def may_run(self, connection: sa.Connection, record: Record, route: Route) -> bool:
+        """Tell whether enough reviewers approved of the code, if any have to."""
+        return not route.code or self._enough(connection, record, "code")
+
+    def may_leave(
+        self, connection: sa.Connection, record: Record, route: Route, *, looked: bool
+    ) -> bool:
+        """Tell whether enough reviewers approved; ``looked``: they had to see the output too."""
+        if not self.may_run(connection, record, route):
+            return False
+        return not (looked or route.output) or self._enough(connection, record, "output")
+
+    def in_words(
+        self, connection: sa.Connection, record: Record, route: Route, *, looked: bool
+    ) -> tuple[str, ...]:
+        """Say who and what let an output out."""
+        said = [f"the owner's rule: {route.rule}"] if route.by_rule else []
+        stages: tuple[tuple[review.Stage, bool], ...] = (("code", route.code), ("output", looked))
+        for stage, needed in stages:
+            if needed:
+                who = self._approved_by(connection, record, stage)
+                said.append(f"{stage}: {', '.join(who)}")
+        return tuple(said)
+
+    def _template(self, computation: Computation) -> Template | None:
+        return next((each for each in self._config.templates if each.covers(computation)), None)
+
+    def _enough(self, connection: sa.Connection, record: Record, stage: review.Stage) -> bool:
+        config = self._config.review
+        if config is None:
+            return False
+        return len(self._approved_by(connection, record, stage)) >= config.needed
+
+    def _approved_by(
+        self, connection: sa.Connection, record: Record, stage: review.Stage
+    ) -> tuple[str, ...]:
+        return review.approvals(
+            connection,
+            site=self._config,
+            analyst=record.sender,
+            request=record.name,
+            stage=stage,
+        )
+
+
+def _denied(connection: sa.Connection, computation: Computation) -> PrivnbError | None:
+    reason = review.denial_of(connection, computation.digest)
+    if reason is None:
+        return None
+    return RequestRefused(
+        f"This very computation was denied before: {reason}",
+        hint="Change it, then ask again: the same text stays refused.",
+        code="E_DENIED",
+    )
+
+
+def _no_way_out() -> RequestRefused:
+    return RequestRefused(
+        "This site releases Python only from its owner's templates.",
+        hint="%privnb templates lists them.",
+        code="E_NO_REVIEW",
+    )
+
+
+def _too_often(
+    connection: sa.Connection, analyst: str, template: Template | None, route: Route | None
+) -> PrivnbError | None:
+    if template is None or route is None or not route.by_rule:
+        return None
+    used = _count(
+        connection,
+        reviews.c.analyst == analyst,
+        reviews.c.rule == route.rule,
+        requests.c.state != "refused",
+    )
+    if used < template.runs_per_analyst:
+        return None
+    return RequestRefused(
+        f"You had template {template.name} {used} times, which is the limit.",
+        hint="Ask the owner: answers with different parameters add up.",
+        code="E_LIMIT",
+    )
+
+
+def _too_many(connection: sa.Connection, analyst: str) -> PrivnbError | None:
+    waiting = _count(connection, reviews.c.analyst == analyst, requests.c.state.in_(IN_REVIEW))
+    if waiting < _MOST_WAITING:
+        return None
+    return RequestRefused(
+        f"{_MOST_WAITING} of your requests wait for the reviewers already.",
+        hint="Wait until they have decided on some.",
+        code="E_BUSY",
+    )
+
+
+def _count(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> int:
+    same = sa.and_(requests.c.sender == reviews.c.analyst, requests.c.name == reviews.c.request)
+    counted = sa.select(sa.func.count()).select_from(reviews.join(requests, same))
+    return int(connection.execute(counted.where(*conditions)).scalar_one())
