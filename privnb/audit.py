@@ -442,7 +442,7 @@ def verify_receipt(receipt: Mapping[str, Any], *, key: VerifierKey) -> Proved:
     leaf = leaf_hash(text.encode())
     hashes = read_proof(proof)
     verify_inclusion(leaf, index=index, size=checkpoint.size, proof=hashes, root=checkpoint.root)
-    check_openings(event, openings or {})
+    check_openings(event, {} if openings is None else openings)
     return Proved(event=event, index=index, checkpoint=checkpoint)
 
 
