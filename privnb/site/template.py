@@ -123,6 +123,46 @@ EXAMPLE = """
 # [purposes.utilisation-research]
 # dpv = "AcademicResearch"
 # legal_basis = "Consent"
+#
+# # Optional: Python cells, run in a sandbox; without this section none is taken. An output beyond
+# # these limits leaves only after a reviewer has seen it.
+# # [python]
+# # packages = ["numpy", "pandas", "scipy", "scikit-learn", "statsmodels", "matplotlib"]
+# # seconds = 60
+# # memory_mb = 2048
+# # workers = 2
+# # max_rows = 200
+# # max_bytes = 200_000
+# # # How many privacy units must stand behind each row of an output.
+# # min_units = 10
+# # # Where the machine has no sandbox, Python is refused, unless you trust all code. Labels say so.
+# # allow_unsandboxed = false
+#
+# # Optional: who looks at Python cells. Each reviewer makes a key with `privnb review key`, and
+# # keeps it; its public half stands here.
+# # [review]
+# # # "code": before it runs; "output": before it leaves; "both".
+# # review = "both"
+# # needed = 2
+# # expires_days = 14
+# # # Digests of computations that are released without a human.
+# # release = []
+# # # Told of each new request, with its id and digest only: a program by absolute path, an address.
+# # command = ["/usr/local/bin/tell-reviewers"]
+# # webhook = "https://chat.example/hooks/reviews"
+# # [review.reviewers]
+# # "alice@northside.example" = "ed25519:…"
+#
+# # Optional: a cell of your own. Who sends exactly its text, with parameters that you allow, gets
+# # its output without a human. Answers with different parameters can be compared: allow few.
+# # [templates.visits_by_age]
+# # source = "templates/visits_by_age.py"
+# # tables = ["visits"]
+# # description = "Mean visits by plan, from an age on."
+# # runs_per_analyst = 20
+# # [templates.visits_by_age.parameters.lowest_age]
+# # type = "integer"
+# # values = [0, 18, 40]
 """
 """A table that is commented out: the default of a new ``site.toml``."""
 
