@@ -273,71 +273,10 @@ def test_any_code_is_scanned(name):
     assert len(wire.encode(found)) < 200_000
 
 
-PIECES = st.sampled_from(
-    [
-        "visits",
-        ".mdvis",
-        "['xage']",
-        ".head()",
-        ".mean()",
-        "(",
-        ")",
-        "[",
-        "]",
-        "{",
-        "}",
-        ":",
-        "=",
-        "+",
-        "-",
-        "*",
-        "**",
-        ".",
-        ",",
-        "lambda",
-        "for",
-        "in",
-        "if",
-        "else\n",
-        "",
-        "",
-        "",
-        "import",
-        "os",
-        "from",
-        "def",
-        "class",
-        "return",
-        "while",
-        "try",
-        "except",
-        "with",
-        "open",
-        "eval",
-        "f'{x}'",
-        "'text'",
-        "#",
-        "\\",
-        "@",
-        "await",
-        "async\n",
-        "",
-        "",
-        "",
-        "match",
-        "case",
-        "yield",
-        ":=",
-        "...",
-        "\u202e",
-        "é",
-        "0",
-        "1.5",
-        "\n",
-        "\r",
-        "\t",
-    ]
-)
+WORDS = """visits .mdvis ['xage'] .head() .mean() ( ) [ ] { } : = + - * ** . , lambda for in if else
+import os from def class return while try except with open eval f'{x}' 'text' # @ await async
+match case yield := ... 0 1.5"""
+PIECES = st.sampled_from([*WORDS.split(), "\\", "\u202e", "\u00e9", "\n", "\r", "\t", "    "])
 
 
 @settings(max_examples=200, deadline=None)
