@@ -21,7 +21,7 @@ import pyarrow as pa
 from privnb.dp.bounding import UNIT, visible_columns
 from privnb.dp.literals import DUCKDB_TYPES, quoted
 from privnb.errors import SiteFailure, UnknownName
-from privnb.site.hidden import Sample, hidden_in, hidden_live, is_copy, samples
+from privnb.site.hidden import Sample, copied_from, copied_from_live, samples
 from privnb.site.mock import ARROW_TYPES, mock_rows
 
 if TYPE_CHECKING:
@@ -166,12 +166,14 @@ class Frames:
         column, too, are explained by it. The name is for the owner's side.
         """
         declared = self._table(table)
-        for sample in samples(values):
-            with self._asking(table, purpose) as (cursor, rows):
-                kept = hidden_in(cursor, self._catalogs[table], key=self._key)
-                name = next((column.name for column in kept if is_copy(sample, column)), None)
+        asked = samples(values)
+        if not asked:
+            return None
+        with self._asking(table, purpose) as (cursor, rows):
+            for sample in asked:
+                name = copied_from(cursor, self._catalogs[table], sample, key=self._key)
                 if name is None and "://" in declared.source:
-                    name = hidden_live(self._config, declared, sample)
+                    name = copied_from_live(self._config, declared, sample)
                 if name is not None and not _explained(cursor, rows, declared.schema, sample):
                     return name
         return None

@@ -30,7 +30,7 @@ import datetime as dt
 import math
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -49,15 +49,7 @@ if TYPE_CHECKING:
     from privnb.dp.schema import TableSchema
     from privnb.site.config import SiteConfig, TableConfig
 
-__all__ = [
-    "HiddenColumn",
-    "Sample",
-    "hidden_in",
-    "hidden_live",
-    "is_copy",
-    "samples",
-    "store_hidden",
-]
+__all__ = ["Sample", "copied_from", "copied_from_live", "is_chance", "samples", "store_hidden"]
 
 Kind = Literal["number", "moment", "text"]
 
@@ -110,28 +102,6 @@ class Sample:
             yield value, value + width
 
 
-class HiddenColumn(Protocol):
-    """What may be asked about one hidden column."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the source; of the unit, its declared name."""
-        ...
-
-    @property
-    def kind(self) -> Kind:
-        """What its values are compared as."""
-        ...
-
-    def found(self, values: Sequence[float | str]) -> int:
-        """Count those of these different values that occur."""
-        ...
-
-    def within(self, windows: Sequence[tuple[float, float]]) -> Sequence[int]:
-        """Count the different values strictly within each window."""
-        ...
-
-
 def samples(values: Sequence[Scalar]) -> tuple[Sample, ...]:
     """Find what an output's column might be a copy of; nothing if it is too small to tell.
 
@@ -160,23 +130,23 @@ def samples(values: Sequence[Scalar]) -> tuple[Sample, ...]:
     return tuple(found)
 
 
-def is_copy(sample: Sample, column: HiddenColumn) -> bool:
-    """Tell whether a sample was copied from a hidden column, as far as that can be told."""
-    if sample.kind != column.kind or column.found(sample.values) < len(sample.values):
-        return False
+def is_chance(sample: Sample, counts: Sequence[int]) -> bool:
+    """Tell whether chance explains that all values of a sample occur in a hidden column.
+
+    Parameters
+    ----------
+    counts
+        For each of the sample's windows, how many different values the column has in it.
+    """
     if sample.kind == "text":
-        return True
-    windows = list(sample.windows())
-    chance = 1.0
-    counts = iter(column.within(windows))
-    for below, above in zip(windows[::2], windows[1::2], strict=True):
-        # The denser side, so that the column's own ends do not look like gaps in it.
-        density = max(
-            next(counts) / max(1, round((high - low) / sample.step) - 1)
-            for low, high in (below, above)
-        )
-        chance *= min(1.0, density)
-    return chance < _CHANCE
+        return False
+    density = [
+        count / max(1, round((high - low) / sample.step) - 1)
+        for count, (low, high) in zip(counts, sample.windows(), strict=True)
+    ]
+    # The denser side counts, so that the column's own ends do not look like gaps in it.
+    sides = zip(density[::2], density[1::2], strict=True)
+    return math.prod(min(1.0, max(below, above)) for below, above in sides) >= _CHANCE
 
 
 # Of registered tables
@@ -255,93 +225,76 @@ def _stored_as(
     return "text", f"md5_number_lower($key || CAST({cell} AS VARCHAR))"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Stored:
-    """A hidden column as a registered table keeps it."""
+def copied_from(
+    connection: duckdb.DuckDBPyConnection, catalog: str, sample: Sample, *, key: bytes
+) -> str | None:
+    """Name what, of all that a registered table keeps, a sample was copied from, if anything.
 
-    name: str
-    kind: Kind
-    connection: duckdb.DuckDBPyConnection
-    kept: str
-    """The relation of its values, one column, as SQL."""
-    key: bytes
-
-    def found(self, values: Sequence[float | str]) -> int:
-        text = self.kind == "text"
-        value = "md5_number_lower($key || v)" if text else "v"
-        ((count,),) = self.connection.execute(
-            "SELECT count(*) FROM (SELECT unnest($values) AS v)"  # noqa: S608 - ours
-            f" WHERE {value} IN ({self.kept})",
-            {"values": list(values)} | ({"key": self.key.hex()} if text else {}),
-        ).fetchall()
-        return int(count)
-
-    def within(self, windows: Sequence[tuple[float, float]]) -> Sequence[int]:
-        kept = np.sort(self.connection.execute(self.kept).fetchnumpy()["value"])
-        lower, upper = np.asarray(windows, dtype=np.float64).T
-        counts = np.searchsorted(kept, upper, "left") - np.searchsorted(kept, lower, "right")
-        return [int(count) for count in counts.clip(min=0)]
-
-
-def hidden_in(
-    connection: duckdb.DuckDBPyConnection, catalog: str, *, key: bytes
-) -> Sequence[HiddenColumn]:
-    """Return what a registered table keeps of its unit, which comes first, and hidden columns."""
-    rows = connection.execute(
-        f"SELECT number, name, kind FROM {catalog}.hidden.columns ORDER BY number"  # noqa: S608
+    The privacy unit has its declared name, a hidden column that of the source.
+    """
+    kept = _KEPT[sample.kind].replace("whole", catalog, 1)
+    text = sample.kind == "text"
+    value = "md5_number_lower($key || v)" if text else "v"
+    candidates = connection.execute(
+        f"SELECT number, name FROM {kept} JOIN {catalog}.hidden.columns USING (number)"  # noqa: S608
+        f" JOIN (SELECT {value} AS value FROM (SELECT unnest($values) AS v)) USING (value)"
+        " WHERE kind = $kind GROUP BY ALL HAVING count(*) = $all ORDER BY number",
+        {"values": list(sample.values), "kind": sample.kind, "all": len(sample.values)}
+        | ({"key": key.hex()} if text else {}),
     ).fetchall()
-    return [
-        _Stored(
-            name=name,
-            kind=kind,
-            connection=connection,
-            kept=f"SELECT value FROM {_KEPT[kind].replace('whole', catalog, 1)}"  # noqa: S608
-            f" WHERE number = {number}",
-            key=key,
-        )
-        for number, name, kind in rows
-    ]
+    for number, name in candidates:
+        counts = () if text else _counts(connection, kept, number, list(sample.windows()))
+        if not is_chance(sample, counts):
+            return str(name)
+    return None
+
+
+def _counts(
+    connection: duckdb.DuckDBPyConnection,
+    kept: str,
+    number: int,
+    windows: Sequence[tuple[float, float]],
+) -> Sequence[int]:
+    found = connection.execute(f"SELECT value FROM {kept} WHERE number = {number}").fetchnumpy()  # noqa: S608
+    values = np.sort(found["value"])
+    lower, upper = np.asarray(windows, dtype=np.float64).T
+    counts = np.searchsorted(values, upper, "left") - np.searchsorted(values, lower, "right")
+    return [int(count) for count in counts.clip(min=0)]
 
 
 # Of live databases
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Live:
-    """A hidden column of a live database, of which nothing but counts leaves the database."""
-
-    name: str
-    kind: Kind
-    value: ir.Value
-
-    def found(self, values: Sequence[float | str]) -> int:
-        wanted = self.value.isin(list(values))
-        return int(self.value.nunique(where=wanted).to_pyarrow().as_py() or 0)
-
-    def within(self, windows: Sequence[tuple[float, float]]) -> Sequence[int]:
-        counts = {
-            f"n{number}": self.value.nunique(where=(self.value > low) & (self.value < high))
-            for number, (low, high) in enumerate(windows)
-        }
-        (found,) = self.value.as_table().aggregate(**counts).to_pyarrow().to_pylist()
-        return [int(found[name] or 0) for name in counts]
-
-
-def hidden_live(config: SiteConfig, table: TableConfig, sample: Sample) -> str | None:
+def copied_from_live(config: SiteConfig, table: TableConfig, sample: Sample) -> str | None:
     """Name the hidden column of a live database that a sample was copied from, if any.
 
-    Costs one or two aggregations in the database for each hidden column of the sample's kind.
+    Costs an aggregation in the database for each hidden column of the sample's kind, and two more
+    where all values occur. Nothing but counts leaves the database.
     """
     with connected(config, table) as backend:
         raw = backend.table(table.source_table)
         for name in hidden_columns(table, raw):
             value = _live_value(raw[name], sample.kind)
-            if value is None:
-                continue
-            column = _Live(name=name, kind=sample.kind, value=value.name("value"))
-            if is_copy(sample, column) and not _is_category(raw[name]):
+            if value is not None and _is_copy(raw[name], value, sample):
                 return name
     return None
+
+
+def _is_copy(cell: Any, value: Any, sample: Sample) -> bool:
+    found = value.nunique(where=value.isin(list(sample.values)))
+    if int(found.to_pyarrow().as_py() or 0) < len(sample.values):
+        return False
+    distinct = int(cell.nunique().to_pyarrow().as_py() or 0)
+    if distinct < _CATEGORY and distinct * _SHARED <= int(cell.count().to_pyarrow().as_py() or 0):
+        return False
+    if sample.kind == "text":
+        return True
+    within = {
+        f"n{number}": value.nunique(where=(value > low) & (value < high))
+        for number, (low, high) in enumerate(sample.windows())
+    }
+    (counts,) = value.as_table().aggregate(**within).to_pyarrow().to_pylist()
+    return not is_chance(sample, [int(counts[name] or 0) for name in within])
 
 
 def _live_value(cell: ir.Value, kind: Kind) -> ir.Value | None:
@@ -354,12 +307,6 @@ def _live_value(cell: ir.Value, kind: Kind) -> ir.Value | None:
         case "moment" if found.is_timestamp() or found.is_date():
             return cell.cast("timestamp").epoch_seconds().cast("float64") * 1e6
     return None
-
-
-def _is_category(cell: Any) -> bool:
-    distinct = int(cell.nunique().to_pyarrow().as_py() or 0)
-    rows = int(cell.count().to_pyarrow().as_py() or 0)
-    return distinct < _CATEGORY and distinct * _SHARED <= rows
 
 
 # Values
