@@ -287,7 +287,7 @@ class Witness:
 
     def _broken(self, owner: str, problem: str, shown: Mapping[str, Any]) -> AuditBroken:
         """Keep what was shown as evidence, and build the error that says where."""
-        now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+        now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         name = f"{now}-{_file_name(owner)}-{secrets.token_hex(4)}.json"
         path = self._folder / "evidence" / name
         kept = f"The evidence is in {path}."
