@@ -53,7 +53,7 @@ def consent_rows(
     rows: dict[Offer, tuple[str, str, str, str]] = {
         (site, entry.table, entry.purpose): (
             entry.state,
-            minute(entry.since),
+            minute(entry.since)[:10],
             _until(entry),
             entry.reason,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["RequestRow", "next_step", "requests_html", "requests_text", "state_look"]
 
 _CAPTION = "Your requests"
-_HEADINGS = ("request", "site", "state", "who decides", "what now")
-_COLUMNS = ("request", "asked (UTC)", "site", "state", "since", "who decides", "until", "what now")
+_HEADINGS = ("request", "site", "state", "who decides, what now")
+_COLUMNS = ("request", "asked (UTC)", "site", "state", "since", "who decides, what now")
 _LOOKS: dict[str, Look] = {
     "waiting for an answer": ("…", "quiet"),
     "waiting for review": ("◇", "warn"),
@@ -33,8 +34,13 @@ _LOOKS: dict[str, Look] = {
 }
 _EMPTY = "You have asked nothing yet."
 _SMALL = f"font-size:12px;{MUTED}"
-_CODE = "font-family:var(--jp-code-font-family,monospace);white-space:normal;max-width:38em"
+_CODE = (
+    "font-family:var(--jp-code-font-family,monospace);max-width:20em;"
+    "overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
+)
+_WRAPPED = "white-space:normal;max-width:30em;overflow-wrap:break-word"
 _LONGEST_QUESTION = 120
+_NOT_TELLING = ("import ", "from ", "#", "--")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +82,12 @@ class RequestRow:
 
     @property
     def first_words(self) -> str:
-        """The question on one line, shortened."""
-        words = " ".join(self.question.split())
+        """The question on one line, shortened, from where it begins to tell one from another."""
+        lines = self.question.splitlines()
+        telling = itertools.dropwhile(
+            lambda line: line.startswith(_NOT_TELLING) or not line.strip(), lines
+        )
+        words = " ".join(" ".join(telling).split()) or " ".join(self.question.split())
         cut = len(words) > _LONGEST_QUESTION
         return visible(words[:_LONGEST_QUESTION] + (" …" if cut else ""))
 
@@ -106,13 +116,9 @@ def requests_html(rows: Sequence[RequestRow]) -> Html:
     """Draw one row per request and site: its state, who decides until when, what can be done."""
     drawn = [
         (
-            Html(
-                tag("div", row.request[:8])
-                + tag("div", minute(row.asked), style=f"{_SMALL};font-weight:400")
-            ),
-            Html(tag("div", visible(row.site)) + tag("div", visible(row.purpose), style=_SMALL)),
+            _heading(row),
+            visible(row.site),
             _state(row),
-            _deciders(row),
             _next(row),
         )
         for row in rows
@@ -139,9 +145,7 @@ def requests_text(rows: Sequence[RequestRow]) -> str:
             visible(row.site),
             state_text(state_look(row.state), visible(row.state)),
             minute(row.since),
-            visible(row.deciders),
-            minute(row.until),
-            next_step(row),
+            "; ".join(filter(None, _said(row))),
         ]
         for row in rows
     ]
@@ -153,15 +157,20 @@ def _state(row: RequestRow) -> Html:
     return Html(state_html(state_look(row.state), visible(row.state)) + since)
 
 
-def _deciders(row: RequestRow) -> Html:
-    until = tag("div", f"until {minute(row.until)}", style=_SMALL) if row.until else ""
-    return Html(_wrapped(visible(row.deciders)) + until)
+def _heading(row: RequestRow) -> Html:
+    quiet = f"{_SMALL};font-weight:400"
+    name = tag("div", row.request[:8], tag("span", f" · {minute(row.asked)}", style=quiet))
+    about = tag("div", visible(row.purpose), style=f"{quiet};white-space:normal")
+    return Html(name + about + tag("div", row.first_words, style=f"{quiet};{_CODE}"))
 
 
 def _next(row: RequestRow) -> Html:
-    question = tag("div", row.first_words, style=f"{_SMALL};{_CODE}")
-    return Html((_wrapped(next_step(row)) if next_step(row) else "") + question)
+    deciders, until, step = _said(row)
+    styled = ((deciders, _WRAPPED), (until, _SMALL), (step, _WRAPPED))
+    return Html("".join(tag("div", words, style=style) for words, style in styled if words))
 
 
-def _wrapped(words: str) -> Html:
-    return tag("div", words, style="white-space:normal;max-width:38em;overflow-wrap:anywhere")
+def _said(row: RequestRow) -> tuple[str, str, str]:
+    """Tell who decides, until when, and what the analyst can do; each may be empty."""
+    until = f"until {minute(row.until)}" if row.until else ""
+    return visible(row.deciders), until, next_step(row)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from privnb.markup import CARD, MUTED, Html, plain_table, table, tag
 from privnb.widgets.moments import minute
-from privnb.widgets.states import state_text
+from privnb.widgets.states import state_html, state_text
 from privnb.widgets.visible import visible
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ __all__ = ["review_html", "review_text", "standing"]
 
 _CAPTION = "Review inbox"
 _COLUMNS = ("request", "analyst", "purpose", "tables", "state", "approvals", "since", "expires")
+_HEADINGS = ("request", "analyst, purpose", "tables", "state", "waiting since")
+_SMALL = f"font-size:12px;{MUTED}"
 _EMPTY = "Nothing waits for review."
 _MORE = "Code and outputs are not kept in a notebook; privnb review show DIR ID has them."
 _STANDINGS: dict[str, tuple[str, Look]] = {
@@ -52,7 +54,7 @@ def review_html(items: Sequence[ReviewItem]) -> Html:
     """Draw one row per request: who asks for what, how far it is, since when."""
     return tag(
         "section",
-        table(_CAPTION, _COLUMNS, _rows(items)) if items else _quiet(_EMPTY),
+        table(_CAPTION, _HEADINGS, map(_cells, items)) if items else _quiet(_EMPTY),
         _quiet(_MORE) if items else "",
         class_="pn-review",
         aria_label=_CAPTION,
@@ -83,5 +85,19 @@ def _rows(items: Sequence[ReviewItem]) -> list[list[str]]:
     ]
 
 
+def _cells(item: ReviewItem) -> tuple[object, ...]:
+    def two(first: object, second: str) -> Html:
+        return Html(tag("div", first) + tag("div", second, style=_SMALL))
+
+    state = state_html(*standing(item.state))
+    return (
+        item.request[:8],
+        two(visible(item.analyst), visible(item.purpose)),
+        visible(", ".join(item.tables)),
+        two(state, f"{len(item.approvals)} of {item.needed} approvals"),
+        two(minute(item.since), f"expires {minute(item.expires)}"),
+    )
+
+
 def _quiet(words: str) -> Html:
-    return tag("div", words, style=f"padding:6px 10px 0;font-size:12px;{MUTED}")
+    return tag("div", words, style=f"padding:6px 10px 0;{_SMALL}")

@@ -52,7 +52,8 @@ def run(page, code):
 @pytest.mark.parametrize("width", [1180, 700])
 def test_every_consent_says_its_state_in_a_word(lab, screenshots, theme, width):
     name = f"consent-{theme.split()[-1].lower()}-{width}"
-    _, card = opened(lab, f"{name}.ipynb", theme=theme, width=width)
+    page, card = opened(lab, f"{name}.ipynb", theme=theme, width=width)
+    page.set_viewport_size({"width": width, "height": 1500})
     rows = card.locator("tbody tr")
     assert rows.count() == 6
     words = [rows.nth(i).locator(".pn-state").inner_text().split()[-1] for i in range(6)]

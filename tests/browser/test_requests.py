@@ -46,7 +46,8 @@ def run(page, code):
 @pytest.mark.parametrize("width", [1180, 700])
 def test_each_request_says_where_it_stands_and_what_to_do(lab, screenshots, theme, width):
     name = f"requests-{theme.split()[-1].lower()}-{width}"
-    _, card = opened(lab, f"{name}.ipynb", theme=theme, width=width)
+    page, card = opened(lab, f"{name}.ipynb", theme=theme, width=width)
+    page.set_viewport_size({"width": width, "height": 1500})
     rows = card.locator("tbody tr")
     assert rows.count() == 6
     waiting, _, _, released, refused, _ = (rows.nth(i).inner_text() for i in range(6))

@@ -1,23 +1,26 @@
 // Draws where consents stand, and a form that asks an owner for one.
 
+const HEADINGS = ["site", "table, purpose", "state", "until", "reason"];
+
 function row(consent) {
   const key = JSON.stringify(consent.offer);
-  const last = make("td", {});
+  const last = make("td", { class: "pn-ask" });
   if (consent.open && consent.offer) {
     last.append(button("Ask for it", {
       "data-key": key,
       "aria-label": `Ask ${consent.site} for ${consent.table}, ${consent.purpose}`,
     }));
   }
-  const until = make("td", { text: consent.until });
+  const how = make("td", { "data-label": HEADINGS[2] }, state(consent.state));
+  if (consent.since) how.append(make("div", { class: "pn-small", text: `since ${consent.since}` }));
+  const cell = (at, ...texts) => make("td", { "data-label": HEADINGS[at] },
+    ...texts.filter(Boolean).map((text, place) =>
+      make("div", { class: place ? "pn-wrap pn-small" : "pn-wrap", text })));
   return make("tr", {},
-    make("th", { scope: "row", text: consent.site }),
-    make("td", { class: "pn-wide" }, make("div", { text: consent.table }),
-      make("div", { class: "pn-small", text: consent.purpose })),
-    make("td", {}, state(consent.state),
-      make("div", { class: "pn-small", text: consent.since && `since ${consent.since}` })),
-    until,
-    make("td", { class: "pn-wide", text: consent.reason }), last);
+    make("th", { scope: "row" }, make("div", { class: "pn-wrap", text: consent.site })),
+    cell(1, consent.table, consent.purpose), how,
+    make("td", { "data-label": HEADINGS[3], text: consent.until }), cell(4, consent.reason),
+    last);
 }
 
 let forms = 0; // labels need ids, and a page may hold several views
@@ -26,8 +29,8 @@ function render({ model, el }) {
   const view = viewing(model);
   const id = `pn-consent-${Date.now().toString(36)}-${forms++}`;
   const body = make("tbody");
-  const table = make("table", {}, make("caption", { text: "Consent: which table, for what purpose" }),
-    headings("site", "table, purpose", "state", "until", "reason", ""), body);
+  const table = make("table", { class: "pn-stack" }, make("caption", { text: "Consent: which table, for what purpose" }),
+    headings(...HEADINGS, ""), body);
   table.querySelector("th:last-child").append(make("span", { class: "pn-hidden", text: "ask" }));
   const again = button("Ask the sites again");
 

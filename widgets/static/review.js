@@ -4,13 +4,13 @@ const MOST_CELLS = 5000; // of a table, until the reader asks for all
 const WORDS = {
   code: {
     question: "Your decision on the code",
-    meaning: "Approved, it runs once inside the site, exactly as it stands here.",
+    meaning: "it runs once inside the site, exactly as it stands here.",
     yes: ["approve", "✓ Approve"],
     no: ["deny", "✗ Deny"],
   },
   output: {
     question: "Your decision on the output",
-    meaning: "Released, the analyst receives exactly what is shown above.",
+    meaning: "the analyst receives exactly what is shown above.",
     yes: ["release", "✓ Release"],
     no: ["withhold", "✗ Withhold"],
   },
@@ -235,7 +235,8 @@ function render({ model, el }) {
   const drawDecision = (detail) => {
     const words = WORDS[detail.stage] ?? WORDS.code;
     question.textContent = detail.stage ? words.question : "Decision";
-    meaning.textContent = words.meaning;
+    const enough = `${detail.needed} approval${detail.needed === 1 ? "" : "s"}`;
+    meaning.textContent = `With ${enough}, ${words.meaning}`;
     hint.textContent = `(needed to ${words.no[0]}; the analyst reads it)`;
     counted.textContent = approvals(detail);
     blocked.textContent = detail.blocked;
