@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import json
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from privnb import audit, wire
 from privnb.datasite.ports import ArrivedReply, SiteCard
 from privnb.dp.schema import Bounds, Column, TableSchema
 from privnb.errors import (
+    AuditBroken,
     BadMessage,
     BudgetExceeded,
     ExchangeUnavailable,
@@ -34,12 +36,16 @@ from privnb.messages import (
     SOURCE_FILES,
     SUBMISSION_FILE,
     Budget,
+    ConsentEntry,
     Problem,
+    PythonOffer,
     Reply,
+    RequestState,
     SiteDescription,
     Submission,
     released_hash,
 )
+from privnb.output import Output, OutputColumn
 from privnb.release import Answer, AnswerColumn, Estimate, EstimateLine, PrivacyLabel
 from privnb.session import Session
 from privnb.store import Store
@@ -506,3 +512,308 @@ def test_a_plot_has_a_panel_per_aggregate_and_says_that_values_are_noisy(session
     figure = ask(session, "northside", "riverside").result(timeout=5).plot()
     assert [axes.get_title() for axes in figure.axes] == ["n"]
     assert "noisy" in figure.get_supxlabel()
+
+
+# Receipts
+
+
+def receipted(site, change):
+    """Let a site's receipts be something else than what they should be."""
+    honest = site.reply
+
+    def reply(submission):
+        said = honest(submission)
+        if submission.action != "run":
+            return said
+        return dataclasses.replace(said, receipt=change(said.receipt))
+
+    site.reply = reply
+
+
+def test_a_release_carries_its_receipt_and_the_key_that_it_was_checked_by(session, north):
+    (part,) = ask(session).result(timeout=5).parts
+    assert part.key == north.log.verifier_key
+    assert part.owner == north.owner
+    assert json.loads(part.receipt.event)["kind"] == "release"
+    assert "event 0 in the site's log of 1 events; proof checked" in session_label(session)
+
+
+def session_label(session):
+    newest, *_ = session.states()
+    return session.request(newest.request).result(timeout=5).label
+
+
+def test_a_release_without_a_receipt_is_kept_but_not_believed(session, north, tmp_path):
+    receipted(north, lambda _: None)
+    request = ask(session, "northside", "riverside")
+    release = request.result(timeout=5)
+    assert release.sites == ("riverside",)
+    assert isinstance(release.problems["northside"], AuditBroken)
+    assert request.status["northside"] == "failed"
+    kept = json.loads((tmp_path / "requests" / request.id / f"{north.owner}.json").read_text())
+    assert kept["answer"]["rows"] == [[100]]
+
+
+def test_the_receipt_of_another_release_is_not_believed(session, north):
+    first = ask(session)
+    first.result(timeout=5)
+    (part,) = first.result(timeout=5).parts
+    receipted(north, lambda _: part.receipt)
+    with pytest.raises(AuditBroken, match="something else than its answer"):
+        ask(session).result(timeout=5)
+
+
+def test_what_was_changed_after_it_was_logged_is_not_believed(session, north):
+    answering(north, answer={"rows": ((99,),)})
+    with pytest.raises(AuditBroken):
+        ask(session).result(timeout=5)
+
+
+def test_a_log_that_names_another_question_is_not_believed(session, north):
+    honest = north.log.add
+    north.log.add = lambda *said, **more: honest(*said, **more | {"digest": "00" * 32})
+    with pytest.raises(AuditBroken, match="another question"):
+        ask(session).result(timeout=5)
+
+
+def test_a_log_that_was_shortened_is_noticed_in_a_new_kernel_too(session, datasite, tmp_path):
+    ask(session).result(timeout=5)
+    ask(session).result(timeout=5)
+    (north, _) = datasite.by_owner.values()
+    del north.log.events[0]
+    later = Session(email="ana@uni.example", exchange="x", datasite=datasite, store=Store(tmp_path))
+    with pytest.raises(AuditBroken):
+        ask(later).result(timeout=5)
+
+
+def test_what_was_proved_once_stays_proved_whatever_the_site_does_later(
+    session, datasite, tmp_path
+):
+    request = ask(session)
+    request.result(timeout=5)
+    (north, _) = datasite.by_owner.values()
+    del north.log
+    later = Session(email="ana@uni.example", exchange="x", datasite=datasite, store=Store(tmp_path))
+    assert later.request(request.id).result(timeout=5).sites == ("northside",)
+    with pytest.raises(AuditBroken):
+        ask(later).result(timeout=5)
+
+
+def test_another_audit_key_than_the_first_is_said_and_not_used(session, north):
+    ask(session).result(timeout=5)
+    first = north.log.verifier_key
+    del north.log
+    states = session.sites().set_index("site").state
+    assert states.northside == "AUDIT KEY CHANGED: do not use"
+    assert states.riverside == "accepted"
+    with pytest.raises(AuditBroken):
+        ask(session).result(timeout=5)
+    assert first != north.log.verifier_key
+
+
+def test_a_site_without_an_audit_log_is_not_believed(session, north):
+    honest = north.said
+
+    def said(submission):
+        reply = honest(submission)
+        if submission.action != "describe":
+            return reply
+        description = dataclasses.replace(reply.description, audit_key="")
+        return dataclasses.replace(reply, description=description)
+
+    north.said = said
+    with pytest.raises(AuditBroken, match="shows no audit log"):
+        ask(session).result(timeout=5)
+
+
+def test_the_site_is_told_which_checkpoints_it_must_prove_its_growth_from(session, north):
+    for _ in range(3):
+        ask(session).result(timeout=5)
+    runs = [s for s, _ in north.submissions if s.action == "run"]
+    assert [submission.checkpoints for submission in runs] == [(), (1,), (2,)]
+
+
+# Python
+
+
+FRAME = Output(
+    kind="frame",
+    columns=(
+        OutputColumn(name="sex", type="string", role="index"),
+        OutputColumn(name="mdvis", type="float", role="value"),
+    ),
+    rows=(("female", 3.5), ("male", 2.25)),
+)
+APPROVED = PrivacyLabel(
+    mechanism="none: exact output",
+    epsilon="0",
+    delta="0",
+    unit="nobody by noise",
+    budget="",
+    route="approval",
+    approved_by=("code: alice@clinic.example",),
+)
+
+
+@pytest.fixture
+def exact(north, river):
+    """Two sites that take Python and let out a frame."""
+
+    def letting_out(site, output=FRAME):
+        honest = site.said
+
+        def said(submission):
+            reply = honest(submission)
+            if reply.description is not None:
+                python = PythonOffer(
+                    packages=("pandas",),
+                    seconds=60,
+                    max_rows=200,
+                    max_bytes=200_000,
+                    min_units=10,
+                    review="nobody",
+                    sandbox="level 3",
+                )
+                description = dataclasses.replace(reply.description, python=python)
+                return dataclasses.replace(reply, description=description)
+            if reply.label is None or submission.computation.kind != "python":
+                return reply
+            label = dataclasses.replace(APPROVED, mock=submission.action == "mock")
+            return dataclasses.replace(reply, answer=None, output=output, label=label)
+
+        site.said = said
+
+    for site in (north, river):
+        letting_out(site)
+    return letting_out
+
+
+def run(session, *sites, source="visits.groupby('sex').mdvis.mean()", **options):
+    options = {"purpose": "utilisation-research", "tables": ["visits"]} | options
+    return session.python(source, sites=sites or ["northside"], **options)
+
+
+def test_an_output_comes_back_as_what_the_cell_declared(session, exact):
+    release = run(session).result(timeout=5)
+    assert release.value.mdvis.to_dict() == {"female": 3.5, "male": 2.25}
+    assert release.df.to_dict("list") == {
+        "site": ["northside"] * 2,
+        "sex": ["female", "male"],
+        "mdvis": [3.5, 2.25],
+    }
+    assert release.plot().axes[0].get_title() == "mdvis"
+
+
+def test_outputs_of_several_sites_are_values_by_name_and_blocks_of_one_table(session, exact):
+    release = run(session, "northside", "riverside").result(timeout=5)
+    assert list(release.value) == ["northside", "riverside"]
+    assert release.df.site.tolist() == ["northside"] * 2 + ["riverside"] * 2
+
+
+def test_the_value_is_by_name_also_when_only_one_of_two_sites_released(session, exact, river):
+    river.problem = Problem(code="E_DENIED", message="No.", hint="")
+    assert list(run(session, "northside", "riverside").result(timeout=5).value) == ["northside"]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        dataclasses.replace(FRAME, rows=(("female",),)),
+        dataclasses.replace(FRAME, rows=(("female", "many"),)),
+        dataclasses.replace(FRAME, columns=()),
+        dataclasses.replace(FRAME, kind="figure", png="AAAA", rows=(), columns=()),
+        dataclasses.replace(FRAME, kind="array", shape=(10**9, 10**9)),
+        dataclasses.replace(FRAME, png="AAAA"),
+    ],
+)
+def test_an_output_that_is_not_well_formed_hides_no_other(session, exact, north, output):
+    exact(north, output)
+    release = run(session, "northside", "riverside").result(timeout=5)
+    assert release.sites == ("riverside",)
+    assert isinstance(release.problems["northside"], BadMessage)
+    assert "northside" in release._repr_html_()
+
+
+def test_an_exact_output_cannot_pass_for_a_noisy_answer_nor_the_other_way(session, exact, north):
+    label = {"label": dataclasses.replace(APPROVED, mock=False), "answer": None, "output": FRAME}
+    honest = north.said
+    north.said = lambda submission: (
+        dataclasses.replace(honest(submission), **label)
+        if submission.action == "run"
+        else honest(submission)
+    )
+    with pytest.raises(BadMessage, match="exact output where a noisy answer"):
+        ask(session).result(timeout=5)
+    noisy = Answer(
+        columns=(AnswerColumn(name="n", role="aggregate"),), rows=((1,),), half_widths=((1.0,),)
+    )
+    label.update(answer=noisy, output=None)
+    with pytest.raises(BadMessage, match="noisy table where none"):
+        run(session).result(timeout=5)
+
+
+def test_an_exact_output_cannot_claim_to_be_protected_by_noise(session, exact, north):
+    answering(north, label={"route": "noise"})
+    with pytest.raises(BadMessage, match="what protects"):
+        run(session).result(timeout=5)
+
+
+def test_a_mock_run_of_python_leaves_no_request_and_no_receipt(session, exact):
+    release = session.mock("visits", kind="python", sites=["northside"], tables=["visits"])
+    assert release.mock
+    assert release.record() is None
+    assert session.requests().empty
+
+
+def test_states_are_cleaned_and_only_of_what_was_asked(session, exact, north):
+    north.silent = True
+    request = run(session)
+    hostile = "\x1b[2J" + "x" * 9000
+
+    def said(submission):
+        told = [
+            RequestState(request=each, state="waiting for review", deciders=hostile)
+            for each in (*submission.requests, "ff" * 16)
+        ]
+        return Reply(request=submission.request, digest=None, states=tuple(told))
+
+    north.said, north.silent = said, False
+    (standing,) = session.states([request])
+    assert standing.state == "waiting for review"
+    assert standing.deciders.isprintable()
+    assert len(standing.deciders) < 1000
+    assert session.requests()["who decides"].tolist() == [standing.deciders]
+
+
+def test_a_record_and_a_description_of_the_version_before_still_open(session, tmp_path, datasite):
+    request = "ab" * 16
+    folder = tmp_path / "requests" / request
+    folder.mkdir()
+    record = {
+        "request": request,
+        "action": "run",
+        "asked_at": "2026-01-01T00:00:00.000000+00:00",
+        "sites": {"northside": "owner@northside.example"},
+        "computation": {"kind": "sql", "source": "SELECT 1", "epsilon": "1", "purpose": "p"},
+    }
+    (folder / "record.json").write_text(json.dumps(record))
+    described = {"name": "lakeside", "owner": "o@l.example", "tables": [], "budgets": []}
+    (tmp_path / "descriptions" / "o@l.example.json").write_text(json.dumps(described))
+    assert session.requests().state.tolist() == ["northside: waiting for an answer"]
+    assert Store(tmp_path).description("o@l.example").consents == ()
+
+
+def test_access_is_asked_for_by_table_and_purpose(session, north):
+    entry = ConsentEntry(
+        table="visits", purpose="utilisation-research", state="pending", since="", reason="why"
+    )
+    honest = north.said
+    north.said = lambda s: (
+        Reply(request=s.request, digest=None, consent=entry)
+        if s.action == "request-access"
+        else honest(s)
+    )
+    asked = session.request_access("northside", "visits", "utilisation-research", "why", epsilon=2)
+    assert asked == entry
+    (access,) = [s.access for s, _ in north.submissions if s.action == "request-access"]
+    assert (access.table, access.epsilon) == ("visits", "2")

@@ -35,6 +35,8 @@ class Notebook:
         shown = [o.data.get("text/plain", "") for o in self.outputs if o.data]
         self.text = captured.stdout + "\n".join(shown)
         self.error = result.error_in_exec or result.error_before_exec
+        if result.result is not None:  # a plain shell writes it as text; a kernel shows all forms
+            self.outputs.append(RichOutput(*self.shell.display_formatter.format(result.result)))
         return result.result
 
     @property
@@ -49,6 +51,7 @@ def shell(monkeypatch):
     InteractiveShell.clear_instance()
     shell = InteractiveShell.instance()
     shell.history_manager.enabled = False
+    shell.display_formatter.active_types = shell.display_formatter.format_types
     shell.run_line_magic("load_ext", "privnb")
     yield shell
     shell.history_manager.end_session()

@@ -24,7 +24,14 @@ def known(notebook):
         ("%%secure --site n", {"northside"}),
         ("%%secure --site northside --purpose ", {"utilisation-research"}),
         ("%%secure --site northside --param ye", {"year"}),
+        ("%%secure --site northside --table v", {"visits"}),
+        ("%%secure --language ", {"python", "sql"}),
         ("%privnb sch", {"schema"}),
+        ("%privnb request-access --site n", {"northside"}),
+        ("%privnb request-access --site northside --table ", {"visits"}),
+        ("%privnb request-access --purpose u", {"utilisation-research"}),
+        ("%privnb templates v", {"visits_by_age"}),
+        ("%privnb templates --", {"--site"}),
         ("%privnb schema v", {"visits"}),
         ("%privnb budget --", {"--live"}),
         ("%%secure --site northside\nSELECT md", {"mdvis"}),
@@ -34,6 +41,11 @@ def known(notebook):
 def test_what_is_known_is_offered(known, text, wanted):
     known.run("year = 3")
     assert offered(known, text) == wanted
+
+
+def test_tables_and_columns_are_offered_in_python_beside_what_python_knows(known):
+    known.run("mdvisited = 1")
+    assert {"mdvis", "mdvisited"} <= offered(known, "%%secure --table visits\nmdv")
 
 
 def test_the_privacy_unit_is_not_offered(known):
