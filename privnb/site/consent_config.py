@@ -84,7 +84,7 @@ def _read_terms(sections: Section, name: str, allowed: Collection[str]) -> Purpo
     terms = PurposeTerms(
         dpv=_read_term(section, "dpv", PURPOSES),
         legal_basis=(
-            _read_term(section, "legal_basis", LEGAL_BASES) if "legal_basis" in section else None
+            _read_term(section, "legal_basis", LEGAL_BASES) if section.has("legal_basis") else None
         ),
     )
     section.finish()
