@@ -145,7 +145,7 @@ def _exact(part: SiteRelease) -> dict[str, _Series]:
     numbers = [c for c in frame.columns if c not in index and _is_numeric(frame[c])]
     keys = [name for name in frame.columns if name in index or name not in numbers]
     groups = (
-        [_words(list(row)) for row in frame[keys].itertuples(index=False)]
+        [_words([None if pd.isna(k) else k for k in row]) for row in frame[keys].to_numpy()]
         if keys
         else [str(number) for number in range(len(frame))]
     )

@@ -382,7 +382,7 @@ class Estimates:
         )
 
     def __str__(self) -> str:
-        from privnb.rendering import estimates_text  # noqa: PLC0415 - rendering reads estimates
+        from privnb.estimate_rendering import estimates_text  # noqa: PLC0415 - it reads estimates
 
         return estimates_text(self)
 
@@ -391,6 +391,6 @@ class Estimates:
         printer.text(str(self))  # type: ignore[attr-defined]
 
     def _repr_html_(self) -> str:
-        from privnb.rendering import estimates_html  # noqa: PLC0415 - rendering reads estimates
+        from privnb.estimate_rendering import estimates_html  # noqa: PLC0415 - it reads estimates
 
         return estimates_html(self)

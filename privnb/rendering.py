@@ -1,4 +1,4 @@
-"""How releases and estimates look: pure functions to HTML and to plain text.
+"""How releases look: pure functions to HTML and to plain text.
 
 Everything a site sent is treated as hostile: escaped, and stripped of characters that could hide
 or reverse text. The HTML is static, so that it reads the same in a live notebook, in a saved one
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from privnb.computation import Scalar
     from privnb.errors import PrivnbError
-    from privnb.release import Answer, Estimate, Estimates, Release, SiteRelease
+    from privnb.release import Answer, Release, SiteRelease
 
 __all__ = [
     "CELL",
@@ -27,8 +27,7 @@ __all__ = [
     "QUIET_BANNER",
     "aggregate_text",
     "banner",
-    "estimates_html",
-    "estimates_text",
+    "block_heading",
     "heading",
     "label_text",
     "lines_html",
@@ -159,7 +158,7 @@ def _site_block(site: str, answer: Answer, width: int) -> Html:
         )
         for note in answer.notes
     ]
-    return tag("tbody", _block_heading(width, site), *rows, *notes)
+    return tag("tbody", block_heading(width, site), *rows, *notes)
 
 
 def _value_cell(value: Scalar, half_width: float | None, *, is_key: bool) -> Html:
@@ -182,7 +181,7 @@ def heading(title: str, explanation: str) -> Html:
     )
 
 
-def _block_heading(width: int, *words: object) -> Html:
+def block_heading(width: int, *words: object) -> Html:
     """Name the site above its rows."""
     style = f"{CELL};text-align:left;font-weight:600;padding-top:6px;background:{TINT}"
     heading = tag("th", *words, scope="rowgroup", colspan=width, style=style)
@@ -373,85 +372,3 @@ def _paid(release: Release) -> str:
     if len(set(price.values())) == 1:
         return f"epsilon {next(iter(price.values()))}{' each' if len(price) > 1 else ''}"
     return ", ".join(f"epsilon {epsilon} at {site}" for site, epsilon in price.items())
-
-
-# Estimates
-
-
-def estimates_html(estimates: Estimates) -> str:
-    """Draw what a question would cost at each site, and how precise its answers would be."""
-    remarks = list(
-        dict.fromkeys(
-            remark
-            for estimate in estimates.by_site.values()
-            for remark in (estimate.mechanism, *estimate.clamps, *estimate.notes)
-        )
-    )
-    head = tag(
-        "tr",
-        *(
-            tag("th", name, scope="col", style=f"{style};font-weight:600;{MUTED}")
-            for name, style in zip(_ESTIMATE_COLUMNS, (KEY, NUMBER, KEY), strict=True)
-        ),
-    )
-    return tag(
-        "section",
-        banner("Dry run: the data was not touched, nothing was spent.", QUIET_BANNER),
-        tag(
-            "table",
-            heading("Expected error", " · ± is half of a 95 % interval"),
-            tag("thead", head, style=f"border-bottom:1px solid {LINE}"),
-            *(_estimate_block(site, e) for site, e in estimates.by_site.items()),
-            style=FULL_TABLE,
-        ),
-        *problems_html(estimates.problems),
-        tag(
-            "div",
-            *(tag("div", remark) for remark in remarks),
-            style=f"padding:6px 14px 10px;font-size:12px;border-top:1px solid {LINE};{MUTED}",
-        ),
-        class_="pn-estimate",
-        aria_label="Price and expected error",
-        style=CARD,
-    )
-
-
-def _estimate_block(site: str, estimate: Estimate) -> Html:
-    price = tag("span", f" · {_price(estimate)}", style=f"font-weight:400;{MUTED}")
-    rows = [
-        tag(
-            "tr",
-            tag("th", line.name, scope="row", style=KEY),
-            tag("td", _expected(line.half_width), style=NUMBER),
-            tag("td", line.note, style=f"{KEY};{MUTED}"),
-            style="background:transparent",
-        )
-        for line in estimate.lines
-    ]
-    return tag("tbody", _block_heading(len(_ESTIMATE_COLUMNS), site, price), *rows)
-
-
-def estimates_text(estimates: Estimates) -> str:
-    """Write what a question would cost as plain text."""
-    blocks = []
-    for site, estimate in estimates.by_site.items():
-        rows = [[line.name, _expected(line.half_width), line.note] for line in estimate.lines]
-        title = clean(f"{site} · {_price(estimate)}")
-        blocks.append(f"{title}\n{plain_table(_ESTIMATE_COLUMNS, rows)}")
-    blocks += [f"Nothing from {site}: {clean(p)}" for site, p in estimates.problems.items()]
-    return "\n\n".join(blocks)
-
-
-def _price(estimate: Estimate) -> str:
-    price = f"price: epsilon {estimate.epsilon}, delta {estimate.delta}"
-    return price + _AFFORDABLE[estimate.affordable]
-
-
-_ESTIMATE_COLUMNS = ("aggregate", "± expected", "where")
-_AFFORDABLE = {True: " · your budget covers it", False: " · more than your budget", None: ""}
-
-
-def _expected(half_width: float | None) -> str:
-    if half_width is None:
-        return "depends on the data"
-    return aggregate_text(half_width, half_width)[1] or f"± {half_width:g}"

@@ -24,7 +24,13 @@ PURE = {
     "privnb.release",
     "privnb.wire",
 }
-SHOWING = {"privnb.rendering", "privnb.drawing", "privnb.listings", "privnb.tabular"}
+SHOWING = {
+    "privnb.drawing",
+    "privnb.estimate_rendering",
+    "privnb.listings",
+    "privnb.rendering",
+    "privnb.tabular",
+}
 TO_A_PERSON = {
     "privnb.session",
     "privnb.release",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privnb.errors import BudgetExceeded
+from privnb.errors import BudgetExceeded, PrivnbError, UnknownName
+from privnb.estimate_rendering import estimates_html, estimates_text
 from privnb.markup import Html, clean, plain_table, table, tag
+from privnb.output import Output, OutputColumn, declare
 from privnb.release import (
     Answer,
     AnswerColumn,
@@ -17,16 +20,17 @@ from privnb.release import (
     EstimateLine,
     Estimates,
     PrivacyLabel,
+    Receipt,
     Release,
     SiteRelease,
 )
 from privnb.rendering import (
     aggregate_text,
-    estimates_html,
-    estimates_text,
     label_text,
+    lines_text,
     release_html,
     release_text,
+    summary_lines,
 )
 
 HOSTILE = '<script>alert(1)</script>"onmouseover="x\u202e\x1b[2J'
@@ -195,3 +199,161 @@ def test_an_estimate_shows_price_error_and_whether_it_can_be_paid(render):
     for words in ("northside", "epsilon 1, delta 1e-06", "± 41", "in every group", "more than"):
         assert words in shown
     assert "depends on the data" in shown
+
+
+# Approved outputs
+
+
+RECEIPT = Receipt(
+    event='{"kind":"release"}',
+    index=17,
+    proof=(),
+    checkpoint="privnb/northside/o@n.example\n42\nAAAA\n\n\u2014 privnb x\n",
+)
+
+
+def approved(output, *, site="northside", receipt=RECEIPT, **changes):
+    values = {
+        "mechanism": "none: exact output",
+        "epsilon": "0",
+        "delta": "0",
+        "unit": "nobody by noise",
+        "clamps": (),
+        "budget": "",
+        "not_protected": ("single people, if the output tells of them",),
+        "route": "approval",
+        "approved_by": ("code: alice@clinic.example",),
+        "sandbox": "level 3",
+        "population": "people who consent to research",
+    }
+    return SiteRelease(
+        site=site, output=output, label=label(**values | changes), receipt=receipt, key="k"
+    )
+
+
+def frame(text="female"):
+    return Output(
+        kind="frame",
+        columns=(
+            OutputColumn(name=text, type="string", role="index"),
+            OutputColumn(name="mdvis", type="float", role="value"),
+        ),
+        rows=((text, 1234.56789), (None, None)),
+    )
+
+
+@pytest.fixture(scope="module")
+def figure():
+    from matplotlib.figure import Figure
+
+    return declare(Figure(figsize=(2, 1), dpi=50))
+
+
+@pytest.mark.parametrize("render", [release_html, release_text])
+def test_an_approved_output_says_who_released_it_and_what_its_receipt_proves(render):
+    shown = Elements(render(release(approved(frame())))).text
+    for words in (
+        *("Approved output from northside", "female", "1234.57", "\u2014"),
+        *("code: alice@clinic.example", "nobody by noise", "none: exact output", "level 3"),
+        *("people who consent to research", "event 17", "log of 42 events", "if the output tells"),
+    ):
+        assert words in shown
+    for words in ("Privacy loss", "Budget left", "epsilon"):
+        assert words not in shown
+
+
+@pytest.mark.parametrize("render", [release_html, release_text])
+def test_a_noisy_answer_has_its_audit_line_and_population_too(render):
+    noisy = part("northside", population="people who consent to research")
+    noisy = SiteRelease(site="northside", answer=noisy.answer, label=noisy.label, receipt=RECEIPT)
+    shown = Elements(render(release(noisy))).text
+    for words in ("event 17", "people who consent to research", "epsilon 1, delta 1e-06"):
+        assert words in shown
+
+
+@pytest.mark.parametrize("render", [release_html, release_text])
+def test_an_output_of_the_mock_twin_cannot_be_taken_for_an_approved_one(render):
+    shown = render(release(approved(frame(), mock=True, receipt=None)))
+    assert "MOCK" in shown
+    assert "Approved" not in shown
+    assert "Released by" not in shown
+
+
+def test_a_figure_is_a_picture_with_words_for_those_who_do_not_see_it(figure):
+    html = release_html(release(approved(figure)))
+    assert f'src="data:image/png;base64,{figure.png}"' in html
+    assert 'alt="Figure from northside, 100 by 50 pixels"' in html
+    assert html.count("<img") == 1
+    assert "</img>" not in html
+    assert "a figure of 100 by 50 pixels" in release_text(release(approved(figure)))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.1234567891, "0.1234567891"),
+        (1977, "1977"),
+        ("female", "female"),
+        (True, "true"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_one_value_is_shown_with_all_its_digits(value, shown):
+    one = release(approved(declare(value)))
+    assert shown in Elements(release_html(one)).text
+    assert f"\n{shown}\n" in release_text(one)
+
+
+def test_an_array_is_shown_by_its_rows():
+    html = release_html(release(approved(declare(np.arange(6).reshape(2, 3)))))
+    assert html.count("<tr") - html.split("Privacy label")[1].count("<tr") == 3
+    text = release_text(release(approved(declare(np.arange(6).reshape(2, 3)))))
+    assert "3  4  5" in text
+
+
+def test_a_long_or_wide_table_is_cut_and_says_so():
+    long = release(approved(declare(np.zeros((1000, 50)))))
+    for shown in (release_html(long), release_text(long)):
+        assert "800 more rows and 10 more columns: see .df" in shown
+    assert release_html(long).count("<td") < 10_000
+
+
+def test_a_hostile_output_only_adds_text():
+    honest = Elements(release_html(release(approved(frame()))))
+    hostile = release(approved(frame(HOSTILE), approved_by=(HOSTILE,), sandbox=HOSTILE))
+    shown = Elements(release_html(hostile))
+    assert shown.names == honest.names
+    assert shown.attributes == honest.attributes
+    for text in (release_html(hostile), release_text(hostile)):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+
+
+@given(st.text(), st.text())
+def test_no_text_gets_out_of_the_line_that_names_a_release(name, said):
+    (first, *_) = summary_lines(release(approved(frame(), site=said)), name)
+    assert lines_text(first).replace("\n", "").isprintable()
+
+
+def test_outputs_of_several_sites_each_have_their_own_table(figure):
+    two = release(approved(frame()), approved(figure, site="riverside"))
+    shown = Elements(release_html(two))
+    assert "Approved output from northside" in shown.text
+    assert "Approved output from riverside" in shown.text
+    assert shown.text.count("none: exact output") == 1
+
+
+def test_a_table_is_drawn_by_its_index_and_a_picture_as_it_is(figure):
+    drawn = release(approved(frame())).plot()
+    assert [axes.get_title() for axes in drawn.axes] == ["mdvis"]
+    assert [t.get_text() for t in drawn.axes[0].get_xticklabels()] == ["female", "(none)"]
+    assert "exact values" in drawn.get_supxlabel()
+    (panel,) = release(approved(figure)).plot().axes
+    assert panel.get_images()[0].get_array().shape[:2] == (50, 100)
+
+
+def test_what_has_no_numbers_is_not_drawn_and_a_figure_is_no_table(figure):
+    with pytest.raises(UnknownName, match="no column of numbers"):
+        release(approved(declare("text"))).plot()
+    with pytest.raises(PrivnbError, match="no table"):
+        _ = release(approved(figure)).df

@@ -1,0 +1,102 @@
+"""How estimates look: what a question would cost, and how precise its answers would be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from privnb.markup import CARD, LINE, MUTED, Html, clean, plain_table, tag
+from privnb.rendering import (
+    FULL_TABLE,
+    KEY,
+    NUMBER,
+    QUIET_BANNER,
+    aggregate_text,
+    banner,
+    block_heading,
+    heading,
+    problems_html,
+)
+
+if TYPE_CHECKING:
+    from privnb.release import Estimate, Estimates
+
+__all__ = ["estimates_html", "estimates_text"]
+
+
+def estimates_html(estimates: Estimates) -> str:
+    """Draw what a question would cost at each site, and how precise its answers would be."""
+    remarks = list(
+        dict.fromkeys(
+            remark
+            for estimate in estimates.by_site.values()
+            for remark in (estimate.mechanism, *estimate.clamps, *estimate.notes)
+        )
+    )
+    head = tag(
+        "tr",
+        *(
+            tag("th", name, scope="col", style=f"{style};font-weight:600;{MUTED}")
+            for name, style in zip(_ESTIMATE_COLUMNS, (KEY, NUMBER, KEY), strict=True)
+        ),
+    )
+    return tag(
+        "section",
+        banner("Dry run: the data was not touched, nothing was spent.", QUIET_BANNER),
+        tag(
+            "table",
+            heading("Expected error", " · ± is half of a 95 % interval"),
+            tag("thead", head, style=f"border-bottom:1px solid {LINE}"),
+            *(_estimate_block(site, e) for site, e in estimates.by_site.items()),
+            style=FULL_TABLE,
+        ),
+        *problems_html(estimates.problems),
+        tag(
+            "div",
+            *(tag("div", remark) for remark in remarks),
+            style=f"padding:6px 14px 10px;font-size:12px;border-top:1px solid {LINE};{MUTED}",
+        ),
+        class_="pn-estimate",
+        aria_label="Price and expected error",
+        style=CARD,
+    )
+
+
+def _estimate_block(site: str, estimate: Estimate) -> Html:
+    price = tag("span", f" · {_price(estimate)}", style=f"font-weight:400;{MUTED}")
+    rows = [
+        tag(
+            "tr",
+            tag("th", line.name, scope="row", style=KEY),
+            tag("td", _expected(line.half_width), style=NUMBER),
+            tag("td", line.note, style=f"{KEY};{MUTED}"),
+            style="background:transparent",
+        )
+        for line in estimate.lines
+    ]
+    return tag("tbody", block_heading(len(_ESTIMATE_COLUMNS), site, price), *rows)
+
+
+def estimates_text(estimates: Estimates) -> str:
+    """Write what a question would cost as plain text."""
+    blocks = []
+    for site, estimate in estimates.by_site.items():
+        rows = [[line.name, _expected(line.half_width), line.note] for line in estimate.lines]
+        title = clean(f"{site} · {_price(estimate)}")
+        blocks.append(f"{title}\n{plain_table(_ESTIMATE_COLUMNS, rows)}")
+    blocks += [f"Nothing from {site}: {clean(p)}" for site, p in estimates.problems.items()]
+    return "\n\n".join(blocks)
+
+
+def _price(estimate: Estimate) -> str:
+    price = f"price: epsilon {estimate.epsilon}, delta {estimate.delta}"
+    return price + _AFFORDABLE[estimate.affordable]
+
+
+_ESTIMATE_COLUMNS = ("aggregate", "± expected", "where")
+_AFFORDABLE = {True: " · your budget covers it", False: " · more than your budget", None: ""}
+
+
+def _expected(half_width: float | None) -> str:
+    if half_width is None:
+        return "depends on the data"
+    return aggregate_text(half_width, half_width)[1] or f"± {half_width:g}"
