@@ -164,6 +164,7 @@ class RequestBook:
                 "reply": reply,
                 "succeeded": succeeded,
                 "owed": True,
+                "at": utc_now(),
             },
         )
 
@@ -181,7 +182,7 @@ class RequestBook:
         changed = connection.execute(
             sa.update(requests)
             .where(*_unchanged(record))
-            .values(state=state, agent=agent, attempts=attempts)
+            .values(state=state, agent=agent, attempts=attempts, at=utc_now())
         )
         return changed.rowcount == 1
 
