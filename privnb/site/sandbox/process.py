@@ -34,6 +34,7 @@ __all__ = ["Worker"]
 
 _BOOT_SECONDS = 120.0
 _END_SECONDS = 5.0
+_LAST_SECONDS = 2.0
 _WATCH_SECONDS = 0.1
 _ENVELOPE_BYTES = 1024
 _MOST_TABLES = 32
@@ -131,20 +132,29 @@ class Worker:
             for descriptor in {*descriptors, theirs}:
                 os.close(descriptor)
         self._channel.close()
+        heard: bytes | Failed = b""
         try:
             heard = self._hear(answer, until=start + self._limits.wall_seconds)
         finally:
             os.close(answer)
-            status = self.end()
+            status = self.end(grace=0.0 if heard else _LAST_SECONDS)
         if isinstance(heard, Failed):
             return heard
         return self._judge(heard, cell, status=status, seconds=time.monotonic() - start)
 
-    def end(self) -> int:
-        """End the worker and all that is its; returns its exit status as a shell would say it."""
+    def end(self, *, grace: float = 0.0) -> int:
+        """End the worker and all that is its; returns its exit status as a shell would say it.
+
+        Parameters
+        ----------
+        grace
+            Seconds for it to end by itself, so that its status tells why.
+        """
         status = 0
         with self._ending:
             if self._process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(grace)
                 if self._process.poll() is None:
                     self._kill()
                 status = self._process.wait()

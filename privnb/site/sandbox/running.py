@@ -89,8 +89,10 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _cells(value: Any) -> int:
-    size = getattr(value, "size", 0)
-    return size if type(size) is int else 0
+    import numpy as np  # noqa: PLC0415 - as above
+    import pandas as pd  # noqa: PLC0415 - as above
+
+    return int(value.size) if isinstance(value, (np.ndarray, pd.Series, pd.DataFrame)) else 0
 
 
 def _class(problem: BaseException) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 __all__ = ["Scratch"]
 
 _MOST_ENTRIES = 10_000
+_MOST_DEPTH = 100
 
 
 class Scratch:
@@ -34,17 +35,28 @@ class Scratch:
             os.chown(self.path, user, user)
 
     def is_over(self, most_bytes: int) -> bool:
-        """Whether it holds more than some bytes, or more than 10,000 entries."""
+        """Whether it holds more than some bytes or 10,000 entries, or what cannot be looked at.
+
+        A folder that is too deep or closed to us counts as too much, as files could lie in it.
+        """
         size = entries = 0
-        with contextlib.suppress(OSError):  # it changes while we look
-            for _, folders, files, place in os.fwalk(self.path, follow_symlinks=False):
-                entries += len(folders) + len(files)
-                for name in files:
-                    with contextlib.suppress(OSError):
-                        status = os.stat(name, dir_fd=place, follow_symlinks=False)
-                        size += status.st_blocks * 512
-                if size > most_bytes or entries > _MOST_ENTRIES:
-                    return True
+        folders = [(self.path, 0)]
+        while folders:
+            folder, depth = folders.pop()
+            try:
+                inside = list(os.scandir(folder))
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return True
+            for entry in inside:
+                with contextlib.suppress(FileNotFoundError):  # it changes while we look
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append((Path(entry.path), depth + 1))
+            entries += len(inside)
+            if size > most_bytes or entries > _MOST_ENTRIES or depth > _MOST_DEPTH:
+                return True
         return False
 
     def remove(self) -> None:
