@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("lab")]
 
 FAKES = Path(__file__).parent.parent / "widgets"
 THEMES = ["JupyterLab Light", "JupyterLab Dark"]
+WIDTHS = (1180, 700)
 START = f"""\
 import sys
 sys.path.insert(0, {str(FAKES)!r})
@@ -22,10 +23,10 @@ widget"""
 TWO = "held_item(2), review_item(1)"
 
 
-def opened(lab, name, items=TWO, *, theme="JupyterLab Light", width=1180):
+def opened(lab, name, items=TWO, *, theme="JupyterLab Light"):
     """Open a notebook that shows an inbox with these items."""
     lab.write(name, [START.format(items=items)])
-    page = lab.open(name, theme=theme, width=width)
+    page = lab.open(name, theme=theme)
     lab.run_all(page)
     inbox = page.locator(".jp-OutputArea .pn-review")
     inbox.locator(".pn-items").wait_for()
@@ -65,12 +66,18 @@ def run(page, code):
     )
 
 
+def look(page, inbox, picture):
+    """Take pictures of a wide and of a narrow notebook, neither of which needs scrolling."""
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 3000})
+        assert inbox.evaluate("e => e.scrollWidth <= e.clientWidth")
+        inbox.screenshot(path=picture.with_name(f"{picture.name}-{width}.png"))
+
+
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", [1180, 700])
-def test_the_inbox_shows_code_and_output(lab, screenshots, theme, width):
-    name = f"review-{theme.split()[-1].lower()}-{width}"
-    page, inbox = opened(lab, f"{name}.ipynb", theme=theme, width=width)
-    page.set_viewport_size({"width": width, "height": 3000})
+def test_the_inbox_shows_code_and_output(lab, screenshots, theme):
+    name = f"review-{theme.split()[-1].lower()}"
+    page, inbox = opened(lab, f"{name}.ipynb", theme=theme)
     pick(inbox, "ana@uni.example")
     shown = inbox.inner_text()
     for words in (
@@ -81,12 +88,12 @@ def test_the_inbox_shows_code_and_output(lab, screenshots, theme, width):
     ):
         assert words in shown
     assert inbox.locator(".pn-lines .pn-t-keyword").count() > 3
-    inbox.screenshot(path=screenshots / f"{name}-code.png")
+    look(page, inbox, screenshots / f"{name}-code")
     pick(inbox, "ben@institute.example")
     shown = inbox.inner_text()
     for words in ("Real data.", "0.0317629744", "none", "fewer than 10 people", "Release"):
         assert words in shown
-    inbox.screenshot(path=screenshots / f"{name}-output.png")
+    look(page, inbox, screenshots / f"{name}-output")
 
 
 def test_a_figure_is_shown_as_a_picture_with_words_for_it(lab, screenshots):
@@ -138,23 +145,22 @@ def test_an_output_is_released_or_withheld(lab):
     assert "Real data." not in inbox.inner_text()
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ("digest='0' * 64", "The request changed while you looked; nothing was decided."),
-        ("approvals=(ALICE,)", "You have approved this. It waits for somebody else."),
-        ("reviewers=(BOB, CAROL)", "alice@hospital.example is not a reviewer of this site"),
-    ],
-)
-def test_a_refused_decision_says_why_and_keeps_the_reason_typed(lab, change, words):
+def test_a_refused_decision_says_why_and_keeps_the_reason_typed(lab):
     page, inbox = opened(lab, "refused.ipynb")
     pick(inbox, "ana@uni.example")
     inbox.get_by_label("Reason").fill("looks fine")
-    run(page, f"desk.change(review_item(1), {change})")
-    inbox.get_by_role("button", name="✓ Approve").click()
-    said(inbox, words)
+    for change, words in (
+        ("digest='0' * 64", "The request changed while you looked; nothing was decided."),
+        ("reviewers=(BOB, CAROL)", "alice@hospital.example is not a reviewer of this site"),
+    ):
+        run(page, f"desk.change(review_item(1), {change})")
+        inbox.get_by_role("button", name="✓ Approve").click()
+        said(inbox, words)
+        assert inbox.locator("textarea").input_value() == "looks fine"
+        run(page, "desk.change(review_item(1))")
+        inbox.get_by_role("button", name="Look again").click()
+        inbox.get_by_role("button", name="✓ Approve").wait_for()
     assert decisions(page) == ""
-    assert inbox.locator("textarea").input_value() == "looks fine"
 
 
 def test_without_a_key_everything_can_be_read_and_nothing_decided(lab):
