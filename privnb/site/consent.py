@@ -121,15 +121,20 @@ class ConsentRegister:
         """Return by what this thread's last computation went; look, if there was none."""
         return self._seen().get(purpose) or self.look(purpose)
 
-    def population(self, purpose: str) -> str:
-        """Say by what this thread's last computation was restricted, never by how much."""
+    def population(self, purpose: str, *, seen: dt.datetime | None = None) -> str:
+        """Say how the register restricts who is counted for a purpose, never by how much.
+
+        Parameters
+        ----------
+        seen
+            When it was looked at, if that is known.
+        """
         terms = self._terms.get(purpose)
         meant = f" ({terms.dpv})" if terms else ""
-        seen = self.used(purpose).seen.strftime("%Y-%m-%dT%H:%M:%SZ")
-        unit = self._table.schema.unit_name
+        stood = seen.strftime("on %Y-%m-%dT%H:%M:%SZ") if seen else "when this was computed"
         return (
-            f"In {self._table.name}, only rows of a {unit} whose consent covers {purpose}{meant}, "
-            f"by the consent register as it stood on {seen}."
+            f"In {self._table.name}, only rows of a {self._table.schema.unit_name} whose consent "
+            f"covers {purpose}{meant}, by the consent register as it stood {stood}."
         )
 
     def facts(self) -> RegisterFacts:

@@ -47,9 +47,9 @@ class Frames:
     content: the same for every purpose, and telling nothing of the source's order (see
     `privnb.site.registration`).
 
-    ``units``, ``units_behind``, ``matches_hidden`` and ``population`` speak of the rows that this
-    thread's last `frame` of the same table and purpose had: consent that was withdrawn since shows
-    in the next computation.
+    ``units``, ``units_behind`` and ``matches_hidden`` speak of the rows that this thread's last
+    `frame` of the same table and purpose had: consent that was withdrawn since shows in the next
+    computation.
 
     Parameters
     ----------
@@ -179,7 +179,11 @@ class Frames:
         return None
 
     def population(self, table: str, purpose: str) -> str:
-        """Say how consent restricted who was counted, for a label; empty where it did not."""
+        """Say, for a label, how consent restricted whose rows a cell got.
+
+        It names no time, as a label may be made long after its cell ran. Empty for a table without
+        a consent register.
+        """
         register = self._registers.get(self._table(table).name)
         return "" if register is None else register.population(purpose)
 

@@ -152,8 +152,12 @@ class Tables:
             ) from None
 
     def population(self, table: str, purpose: str) -> str:
-        """Say, for a label, how consent restricted this thread's last computation."""
-        return self.frames.population(table, purpose)
+        """Say, for a label, how consent restricted whom this thread's last `stream` counted.
+
+        Empty for a table without a consent register.
+        """
+        consents = self._registers.get(table)
+        return consents.population(purpose, seen=consents.used(purpose).seen) if consents else ""
 
     def _restrict(self, cursor: duckdb.DuckDBPyConnection, sql: str, purpose: str | None) -> None:
         """Give this cursor alone a view of each table in ``sql`` that has a consent register.

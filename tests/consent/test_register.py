@@ -383,16 +383,26 @@ def test_the_label_says_how_consent_restricted_and_when_never_how_many(site):
         assert "(dpv" not in tables.population("visits", TEACHING)
 
 
+def test_the_label_of_a_cell_that_waited_for_review_names_no_time(site):
+    """It is made when the output is let out, which may be days after the rows were read."""
+    with opened(site) as tables:
+        assert tables.frames.population("visits", RESEARCH) == (
+            "In visits, only rows of a person whose consent covers research "
+            "(dpv:AcademicResearch), by the consent register as it stood when this was computed."
+        )
+
+
 def test_the_label_of_a_table_without_a_register_says_nothing(site):
     section = '[tables.visits.consent]\nsource = "consents.parquet"\nunit = "who"\n'
     (site / "site.toml").write_text(SITE.replace(section, ""))
     with opened(site) as tables:
         assert tables.population("visits", RESEARCH) == ""
+        assert tables.frames.population("visits", RESEARCH) == ""
         assert in_frame(tables) == dict.fromkeys(PEOPLE, 2)
         assert tables.rows("SELECT count(*) FROM visits") == [(6,)]
 
 
-def test_a_label_speaks_of_its_own_threads_computation(site):
+def test_counts_are_of_their_own_threads_computation(site):
     write_register(site, given(1))
     with opened(site) as tables:
         in_frame(tables)
