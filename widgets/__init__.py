@@ -1,1 +1,1 @@
-"""What a notebook shows besides plain results: budgets and progress."""
+"""What a notebook shows besides plain results: budgets, progress, reviews, consents, requests."""
