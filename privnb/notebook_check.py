@@ -266,6 +266,8 @@ def _check_look(
     others = sorted(set(data) - {RECORD_TYPE, *_SHOWN_TYPES})
     if others:
         findings.found_wrong(where, f"shown in a form that is not privnb's: {', '.join(others)}")
+    if record.name is not None and not record.name.isidentifier():
+        findings.found_wrong(where, "what it says it was stored under is no variable's name.")
     release = Release(
         request=record.request,
         digest=record.digest,

@@ -256,7 +256,8 @@ def _label_lines(release: Release) -> list[tuple[str, list[str]]]:
         ("Values limited", {site: label.clamps for site, label in labels.items()}),
         ("Sandbox", {site: (label.sandbox,) for site, label in labels.items()}),
         ("Counted", {site: (label.population,) for site, label in labels.items()}),
-        ("Budget left", {site: (label.budget,) for site, label in labels.items()}),
+        ("Budget left", {s: (x.budget,) for s, x in labels.items() if x.route == "noise"}),
+        ("Budget", {s: (x.budget,) for s, x in labels.items() if x.route == "approval"}),
         ("Does not protect", {site: label.not_protected for site, label in labels.items()}),
         ("Audit", {part.site: _audited(part) for part in release.parts}),
     ]

@@ -195,6 +195,18 @@ def test_a_published_notebook_can_be_checked_for_what_it_shows_and_stores(notebo
     assert check_notebook(file).status == 1
 
 
+def test_the_name_of_a_stored_release_cannot_say_more_than_a_name(notebook, tmp_path):
+    notebook.run(f"%%secure survival {ASK}\n{CELL}")
+    (data,) = [o.data for o in notebook.outputs if RECORD_TYPE in o.data]
+    data[RECORD_TYPE]["name"] = said = "everybody lives: 9 rows from northside"
+    for mime in ("text/html", "text/plain"):
+        data[mime] = data[mime].replace("survival", said)
+    file = tmp_path / "forged.ipynb"
+    cell = {"cell_type": "code", "outputs": [{"data": data}]}
+    file.write_text(json.dumps({"cells": [cell], "nbformat": 4}))
+    assert check_notebook(file).status == 1
+
+
 def test_the_record_beside_an_output_is_what_the_log_has_the_hash_of(notebook):
     notebook.run(f"%%secure {ASK}\n{CELL}")
     record = notebook.outputs[-1].data[RECORD_TYPE]

@@ -219,7 +219,7 @@ def approved(output, *, site="northside", receipt=RECEIPT, **changes):
         "delta": "0",
         "unit": "nobody by noise",
         "clamps": (),
-        "budget": "",
+        "budget": "nothing was charged",
         "not_protected": ("single people, if the output tells of them",),
         "route": "approval",
         "approved_by": ("code: alice@clinic.example",),
@@ -254,7 +254,13 @@ def test_an_approved_output_says_who_released_it_and_what_its_receipt_proves(ren
     shown = Elements(render(release(approved(frame())))).text
     for words in (
         *("Approved output from northside", "female", "1234.57", "\u2014"),
-        *("code: alice@clinic.example", "nobody by noise", "none: exact output", "level 3"),
+        *(
+            "code: alice@clinic.example",
+            "nobody by noise",
+            "nothing was charged",
+            "none: exact output",
+            "level 3",
+        ),
         *("people who consent to research", "event 17", "log of 42 events", "if the output tells"),
     ):
         assert words in shown
