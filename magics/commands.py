@@ -188,7 +188,8 @@ def _templates(magics: SecureMagics, args: argparse.Namespace) -> None:
 def _review(magics: SecureMagics, args: argparse.Namespace) -> object:
     from privnb.owner import open_desk  # noqa: PLC0415 - the owner's side is not the analyst's
 
-    desk = open_desk(Path(args.directory).expanduser(), args.reviewer)
+    folder = Path(os.path.expandvars(args.directory)).expanduser()
+    desk = open_desk(folder, args.reviewer)
     if magics.live:
         from privnb.widgets.review import ReviewWidget  # noqa: PLC0415 - anywidget takes a while
 

@@ -4,7 +4,7 @@
 
     PrivnbError               E_PRIVNB
     ├── QueryRefused          E_UNSUPPORTED, …        the SQL is outside the private subset
-    ├── RequestRefused        E_POLICY                the site's policy says no
+    ├── RequestRefused        E_POLICY, E_DENIED, …   the site's policy, or its reviewers, say no
     │   ├── AccessRefused     E_NO_GRANT, E_PURPOSE   no consent covers this request
     │   └── BudgetExceeded    E_BUDGET                the privacy budget does not allow it
     ├── SiteFailure           E_EXECUTION             the site could not compute; constant wording
@@ -202,7 +202,13 @@ _BY_CODE: dict[str, type[PrivnbError]] = {
     "E_NO_GRANT": AccessRefused,
     "E_PURPOSE": AccessRefused,
     "E_BUDGET": BudgetExceeded,
+    "E_BUSY": RequestRefused,
+    "E_DENIED": RequestRefused,
+    "E_EXPIRED": RequestRefused,
+    "E_NO_PYTHON": RequestRefused,
+    "E_NO_REVIEW": RequestRefused,
     "E_POLICY": RequestRefused,
+    "E_WITHHELD": RequestRefused,
     "E_AUDIT": AuditBroken,
     "E_EXECUTION": SiteFailure,
     "E_BAD_MESSAGE": BadMessage,

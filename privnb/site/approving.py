@@ -401,9 +401,7 @@ class Approving:
     ) -> None:
         run = review.MockRun(output=output, problem=problem)
         with self._database.write() as transaction:
-            review.keep_findings(
-                transaction, analyst=analyst, request=request, mock=wire.encode(run)
-            )
+            review.keep_mock(transaction, analyst=analyst, request=request, run=run)
 
     def _finish(self, record: Record, *, outcome: Ran | Failed | BaseException) -> list[Ended]:
         """Decide what becomes of a cell that ended."""

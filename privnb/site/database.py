@@ -176,7 +176,6 @@ reviews = sa.Table(
     sa.Column("rule", sa.Text, nullable=False),
     sa.Column("since", sa.Text, nullable=False),
     sa.Column("expires", sa.Text, nullable=False),
-    sa.Column("scan", sa.LargeBinary),
     sa.Column("mock", sa.LargeBinary),
     sa.Column("output", sa.LargeBinary),
     sa.Column("output_digest", sa.Text),

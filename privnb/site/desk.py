@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ from privnb.site.review import (
 from privnb.site.review_book import TO_DECIDE, stored
 from privnb.site.review_states import STATES, state_of
 from privnb.site.reviewers import key_folder, known_keys
-from privnb.site.scan import Scan, difference, similarity
+from privnb.site.scan import Scan, difference, scan, similarity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,6 +101,8 @@ class Desk:
             )
         self._site = site
         self._config: ReviewConfig = site.review
+        self._packages = site.python.packages if site.python else ()
+        self._schemas = [table.schema for table in site.tables]
         self._key = key
         self._database = Database.open(database_path(site))
 
@@ -229,9 +230,11 @@ class Desk:
             if not each.problem and each.verdict == "approve"
         ]
         stage = review.stage or max((each.stage for each in made), default="code")
-        found = _scan_of(review)
         if computation is None:  # shown, for one bad row must not hide the others
             computation, found = Computation(kind="python", source=""), _CHANGED
+        else:
+            # Here and not in the agent, which never parses code that somebody else wrote.
+            found = scan(computation, packages=self._packages, schemas=self._schemas)
         mock, mock_problem = _mock_of(review)
         return ReviewItem(
             request=review.request,
@@ -364,13 +367,6 @@ def _last_denied(connection: sa.Connection, review: Review) -> tuple[Review, Com
     denied = find(connection, analyst=review.analyst, request=str(row))
     computation = None if denied is None else denied.read_computation()
     return None if denied is None or computation is None else (denied, computation)
-
-
-def _scan_of(review: Review) -> Scan:
-    if review.scan is not None:
-        with contextlib.suppress(BadMessage):
-            return wire.decode(Scan, review.scan, what="The scan")
-    return Scan(findings=("The code has not been scanned yet.",), imports=(), columns=(), lines=0)
 
 
 def _mock_of(review: Review) -> tuple[Output | None, str]:

@@ -100,9 +100,9 @@ def route_of(
         The owner's template that the computation is, if it is one.
     """
     if review is not None and computation.digest in review.release:
-        return Route(rule="the digest is on the owner's list", code=False, output=False)
+        return Route(rule="digest on the owner's list", code=False, output=False)
     if template is not None:
-        return Route(rule=f"it is the owner's template {template.name}", code=False, output=False)
+        return Route(rule=f"template {template.name}", code=False, output=False)
     if review is None:
         return None
     return Route(

@@ -150,7 +150,7 @@ class PythonEngine:
         """
         outcome = self._run(computation, mock=True)
         if isinstance(outcome, Failed):
-            raise self.problem(outcome)
+            raise self.problem(outcome, mock=True)
         return outcome.output
 
     def run(self, computation: Computation) -> Ran | Failed:
@@ -185,11 +185,12 @@ class PythonEngine:
             check(outcome.output, max_rows=rows, max_bytes=_MOST_BYTES)
         return outcome
 
-    def problem(self, failed: Failed) -> PrivnbError:
+    def problem(self, failed: Failed, *, mock: bool = False) -> PrivnbError:
         """Say why a cell gave nothing: by kind and line, never with a value."""
         where = f" in line {failed.line}" if failed.line else ""
         limits = self._limits
-        try_it = "Try it with --mock. Messages of errors stay at the site: they may hold data."
+        try_it = "" if mock else "Try it with --mock. "
+        try_it += "The message of an error stays at the site: on real data it may hold some."
         declare = "End the cell with a number, text, array, Series, DataFrame or figure."
         code, message, hint = {
             "error": ("E_CELL", f"The cell raised {failed.error or 'an error'}{where}.", try_it),

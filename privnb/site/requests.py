@@ -145,7 +145,7 @@ class RequestBook:
         row = connection.execute(_FIND, {"sender": record.sender, "request": record.name}).first()
         return row is not None and (row.state, row.agent) == (record.state, agent)
 
-    def store_reply(  # noqa: PLR0913 - all of it changes at once
+    def store_reply(
         self,
         connection: sa.Connection,
         record: Record,

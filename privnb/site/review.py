@@ -30,7 +30,7 @@ from privnb.site.review_book import (
     find,
     held_output,
     hold,
-    keep_findings,
+    keep_mock,
     open_review,
     stamp,
 )
@@ -69,7 +69,7 @@ __all__ = [
     "find",
     "held_output",
     "hold",
-    "keep_findings",
+    "keep_mock",
     "open_review",
     "stamp",
     "states",

@@ -31,7 +31,7 @@ __all__ = [
     "find",
     "held_output",
     "hold",
-    "keep_findings",
+    "keep_mock",
     "open_review",
     "stamp",
     "stored",
@@ -67,7 +67,6 @@ class Review:
     rule: str
     since: str
     expires: str
-    scan: bytes | None
     mock: bytes | None
     output: bytes | None
     output_digest: str | None
@@ -162,19 +161,9 @@ def open_review(  # noqa: PLR0913 - a row has many columns
     )
 
 
-def keep_findings(
-    connection: sa.Connection,
-    *,
-    analyst: str,
-    request: str,
-    scan: bytes | None = None,
-    mock: bytes | None = None,
-) -> None:
-    """Store what was found out for reviewers: an encoded `Scan`, an encoded `MockRun`, or both."""
-    found = {"scan": scan, "mock": mock}
-    values: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
-    if values:
-        _update(connection, analyst, request, **values)
+def keep_mock(connection: sa.Connection, *, analyst: str, request: str, run: MockRun) -> None:
+    """Store what came of the cell on the mock twin, for reviewers."""
+    _update(connection, analyst, request, mock=wire.encode(run))
 
 
 def hold(

@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from review_site import ALICE, ANA, BOB, OUTPUT, SOURCE, table_output
 
 from privnb import wire
+from privnb.computation import Computation
 from privnb.errors import ConfigError, RequestRefused, StateError, UnknownName
 from privnb.owner import open_desk
 from privnb.site import database as tables
 from privnb.site import review
 from privnb.site.grants import Grant, record_grant
-from privnb.site.scan import Scan
+from privnb.site.scan import scan
 
 
 @pytest.fixture
@@ -62,24 +63,14 @@ def test_the_list_has_no_outputs_in_it(site, desk):
 
 def test_a_request_is_shown_with_all_that_was_found_out(site, desk):
     name = site.ask(parameters={"age": 40}, output="table")
-    found = Scan(findings=("line 1: odd",), imports=("os",), columns=("visits.xage",), lines=1)
     mock = review.MockRun(output=OUTPUT)
     with site.database.write() as transaction:
-        review.keep_findings(
-            transaction,
-            analyst=ANA,
-            request=name,
-            scan=wire.encode(found),
-            mock=wire.encode(mock),
-        )
+        review.keep_mock(transaction, analyst=ANA, request=name, run=mock)
     item = desk.item(name)
     assert (item.analyst, item.purpose, item.tables) == (ANA, "research", ("visits",))
     assert (item.source, item.parameters, item.output_name) == (SOURCE, {"age": 40}, "table")
-    assert (item.findings, item.imports, item.columns) == (
-        found.findings,
-        found.imports,
-        found.columns,
-    )
+    found = scan(Computation(kind="python", source=SOURCE), packages=(), schemas=())
+    assert (item.findings, item.imports) == (found.findings, found.imports)
     assert (item.mock_output, item.mock_problem) == (OUTPUT, "")
     assert (item.needed, item.approvals, len(item.reviewers)) == (2, (), 3)
     assert item.rule == "review of code and output"
@@ -88,7 +79,6 @@ def test_a_request_is_shown_with_all_that_was_found_out(site, desk):
 
 def test_what_is_not_known_yet_is_said_to_be_so(site, desk):
     item = desk.item(site.ask())
-    assert item.findings == ("The code has not been scanned yet.",)
     assert item.mock_problem == "The cell has not been run on the mock twin yet."
     assert (item.difference_to, item.denied_to, item.history) == ("", "", ())
     assert item.budget == "visits: no grant for research"

@@ -11,7 +11,6 @@ import review_site
 from review_site import ALICE, BOB, OUTPUT, table_output
 from typer.testing import CliRunner
 
-from privnb import wire
 from privnb.cli import app
 from privnb.output import Output
 from privnb.site import review
@@ -68,19 +67,14 @@ def test_what_waits_is_listed(site):
 def test_a_request_is_shown_whole(site):
     name = site.ask("x = 1\nx + age", parameters={"age": 40})
     with site.database.write() as transaction:
-        review.keep_findings(
-            transaction,
-            analyst=review_site.ANA,
-            request=name,
-            mock=wire.encode(review.MockRun(output=OUTPUT)),
-        )
+        run_before = review.MockRun(output=OUTPUT)
+        review.keep_mock(transaction, analyst=review_site.ANA, request=name, run=run_before)
     text = run("show", site.folder, name[:6]).stdout
     for words in (
         f"Request        {name}",
         "Analyst        ana@uni.example",
         "Parameter age  40",
         "1  x = 1\n2  x + age\n",
-        "The code has not been scanned yet.",
         "On the mock twin\nframe, 2 rows, 2 columns\nage,mean\n30,1.25\n40,2.5\n",
         "visits: no grant for research",
         f"privnb review approve {site.folder} {name[:8]} --digest ",

@@ -164,9 +164,7 @@ def test_a_template_is_released_without_a_human(site):
     name = site.send_cell()
     site.settle(name)
     assert site.reply(name).output.value() == MEAN
-    assert site.reply(name).label.approved_by == (
-        "the owner's rule: it is the owner's template mean_cost",
-    )
+    assert site.reply(name).label.approved_by == ("the owner's rule: template mean_cost",)
 
 
 @mode(
