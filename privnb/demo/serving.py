@@ -79,6 +79,8 @@ class DemoSites:
             "PRIVNB_EXCHANGE": str(self._exchange),
             "PRIVNB_HOME": str(self._folder / "people"),
             "PRIVNB_DEMO": str(self._folder),
+            # The owner's commands, for cells that show them.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
 
     def admit_analyst(self) -> None:
