@@ -24,6 +24,7 @@ from privnb.standing import SiteStatus, Standing, standing, status_of
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
+    from matplotlib.figure import Figure
     from pandas import DataFrame
 
     from privnb.computation import Computation
@@ -235,6 +236,10 @@ class Request:
     def df(self) -> DataFrame:
         """The table of the release, once there is one; `ResultPending` until then."""
         return self.result(timeout=0).df
+
+    def plot(self) -> Figure:
+        """Draw the release, once there is one; `ResultPending` until then."""
+        return self.result(timeout=0).plot()
 
     def __repr__(self) -> str:
         states = ", ".join(f"{site}: {state}" for site, state in self.status.items())

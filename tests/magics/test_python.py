@@ -73,6 +73,7 @@ def test_a_stored_handle_turns_into_the_result_when_it_is_released(reviewed):
     assert RECORD_TYPE in reviewed.outputs[0].data
     assert request.value.equals(COEFFICIENTS.value())
     assert request.df.site.tolist() == ["northside"] * 3
+    assert [axes.get_title() for axes in request.plot().axes] == ["Coef.", "n"]
 
 
 def test_the_output_in_review_is_waited_for_as_the_code_is(reviewed):
