@@ -178,15 +178,12 @@ while True:
         {"time", "killed"},
     ),
     "an answer too long": ("'x' * 10_000_000", {"size"}),
-    "the table itself, too long": (
-        "import pandas as pd\npd.concat([visits] * 1000)", {"size"}
-    ),
+    "the table itself, too long": ("import pandas as pd\npd.concat([visits] * 1000)", {"size"}),
     "a frame of very many columns": (
-        "import pandas as pd\npd.DataFrame([range(100_000)])", {"size", "time"}
+        "import pandas as pd\npd.DataFrame([range(100_000)])",
+        {"size", "time"},
     ),
-    "column names too long": (
-        "import pandas as pd\npd.DataFrame({'x' * 10**6: [1]})", {"size"}
-    ),
+    "column names too long": ("import pandas as pd\npd.DataFrame({'x' * 10**6: [1]})", {"size"}),
     "a flood of bytes on every descriptor": (
         """
 import os
@@ -200,7 +197,8 @@ for fd in range(3, 64):
     "a forged answer that is no JSON": ("FORGE(b'not json')", {"killed"}),
     "a forged answer of another shape": ("FORGE(b'[1, 2, 3]')", {"killed"}),
     "a forged answer with a further field": (
-        """FORGE(b'{"status":"memory","data":"row 7"}')""", {"killed"}
+        """FORGE(b'{"status":"memory","data":"row 7"}')""",
+        {"killed"},
     ),
     "a forged answer nested without end": ("FORGE(b'[' * 19_000)", {"killed"}),
     "a forged answer of nested objects": (
@@ -234,19 +232,18 @@ for fd in range(3, 64):
     ),
     "a forged lock failure": ("""FORGE(b'{"status":"lock"}')""", {"killed"}),
     "a forged error of an unknown class": (
-        """FORGE(b'{"status":"error","error":"row 7 is Ana","line":123456789}')""", {"error"}
+        """FORGE(b'{"status":"error","error":"row 7 is Ana","line":123456789}')""",
+        {"error"},
     ),
-    "a forged type": (
-        """FORGE(b'{"status":"output","output_type":"row 7 is Ana"}')""", {"output"}
-    ),
+    "a forged type": ("""FORGE(b'{"status":"output","output_type":"row 7 is Ana"}')""", {"output"}),
     "an honest answer after a forged one": (
-        "import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'{}')\n"
-        "  except OSError: pass\n1",
+        "import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'{}')\n  except OSError: pass\n1",
         {"killed"},
     ),
     "an error that tells a row": ("raise ValueError(str(visits.age[0]))", {"error"}),
     "an error class named after a row": (
-        "raise type('Row_' + str(visits.age[0]), (Exception,), {})", {"error"}
+        "raise type('Row_' + str(visits.age[0]), (Exception,), {})",
+        {"error"},
     ),
     "an error whose text does harm": (
         """
@@ -270,7 +267,8 @@ raise Evil
         {"error", "killed"},
     ),
     "a line number that is a message": (
-        "exec(compile('\\n' * 123456 + 'raise ValueError', '<cell>', 'exec'))", {"error"}
+        "exec(compile('\\n' * 123456 + 'raise ValueError', '<cell>', 'exec'))",
+        {"error"},
     ),
     "source nested too deeply": ("(" * 5000 + "1" + ")" * 5000, {"error", "memory", "killed"}),
     "source of a very long sum": ("+".join(["1"] * 30_000), {"error", "memory", "killed", "fine"}),
@@ -328,13 +326,11 @@ np.array([Evil()], dtype=object)
 """,
         {"output"},
     ),
-    "an output named like data": (
-        "type('Row_' + str(visits.age[0]), (), {})()", {"output"}
-    ),
+    "an output named like data": ("type('Row_' + str(visits.age[0]), (), {})()", {"output"}),
     "nothing": ("x = 1", {"output"}),
     "an empty cell": ("", {"output"}),
     "other JSON in the worker": (
-        "import json\njson.dumps = lambda *a, **k: '{\"status\": \"done\", \"row\": 7}'\n1",
+        'import json\njson.dumps = lambda *a, **k: \'{"status": "done", "row": 7}\'\n1',
         {"killed"},
     ),
     "other pandas in the worker": (
@@ -356,8 +352,10 @@ for o in gc.get_objects():
         {"fine", "error", "killed"},
     ),
     "no builtins": (
-        "import builtins\nfor n in ('len', 'isinstance', 'type', 'next'):\n"
-        "    delattr(builtins, n)\n1",
+        (
+            "import builtins\nfor n in ('len', 'isinstance', 'type', 'next'):\n"
+            "    delattr(builtins, n)\n1"
+        ),
         {"killed", "error", "fine"},
     ),
     "a thread that writes on": (
@@ -377,9 +375,7 @@ threading.Thread(target=write, daemon=True).start()
         "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n1",
         {"fine"},
     ),
-    "work left for the end": (
-        "import atexit, time\natexit.register(time.sleep, 600)\n1", {"fine"}
-    ),
+    "work left for the end": ("import atexit, time\natexit.register(time.sleep, 600)\n1", {"fine"}),
     "a full disk": (
         """
 import os
@@ -417,13 +413,15 @@ for _ in range(3000):
         {"fine", "size", "time"},
     ),
     "a folder that cannot be listed": (
-        "import os\nos.mkdir(os.environ['TMPDIR'] + '/d', 0)\n1", {"fine", "size"}
+        "import os\nos.mkdir(os.environ['TMPDIR'] + '/d', 0)\n1",
+        {"fine", "size"},
     ),
 }
 
 OF_X86_64 = {
     "a call of the other set of numbers (x32)": (
-        "import ctypes\nctypes.CDLL(None).syscall(0x40000000 | 39)", {"killed"}
+        "import ctypes\nctypes.CDLL(None).syscall(0x40000000 | 39)",
+        {"killed"},
     ),
     "a call by the old interrupt (i386)": (
         """

@@ -96,8 +96,10 @@ class UnprivilegedAgent:
                 "hold=$(mktemp -d)",
                 f"mount --rbind '{folder}' $hold",
                 f"mount -t tmpfs -o mode=0755 tmpfs '{folder}'",
-                f"for f in $(ls -A $hold); do [ -d $hold/$f ] || continue; mkdir -p '{folder}'/$f;"
-                f" mount --rbind $hold/$f '{folder}'/$f; done",
+                (
+                    f"for f in $(ls -A $hold); do [ -d $hold/$f ] || continue; mkdir -p '{folder}'/$f;"
+                    f" mount --rbind $hold/$f '{folder}'/$f; done"
+                ),
                 "umount -l $hold",
                 "rmdir $hold",
             ]

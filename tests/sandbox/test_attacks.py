@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from attacks import ENDINGS, FORGE, OF_X86_64, REFUSED
-from sandboxes import KINDS, LIMITS, cell, open_sandbox, why_not
+from sandboxes import KINDS, cell, open_sandbox, why_not
 
 import privnb.errors
 from privnb.site.sandbox import Failed, Finished
@@ -21,11 +21,13 @@ pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "aarch64"), reason="no sandbox on this architecture"
 )
 PROBES = Path(__file__).with_name("probes.py").read_text()
+HONEST = Path(__file__).with_name("honest.py").read_text()
 ATTACKS = [line[4:-3] for line in PROBES.splitlines() if line.startswith("def attack_")]
+HONEST_WORK = [line[4:-3] for line in HONEST.splitlines() if line.startswith("def honest_")]
 COLUMN = 0 if platform.machine() == "x86_64" else 1
 CALLS = {name: numbers[COLUMN] for name, numbers in REFUSED.items() if numbers[COLUMN] is not None}
 ENDINGS_HERE = ENDINGS | (OF_X86_64 if platform.machine() == "x86_64" else {})
-# What depends on the kind of sandbox runs in each; what does not, in the two that differ most.
+# What depends on the kind of sandbox is tried in each; all of it in the first.
 EVERYWHERE = {
     "an endless loop",
     "an endless loop that ignores the signal",
@@ -43,45 +45,6 @@ EVERYWHERE = {
     "folders deeper than a path can be",
     "a folder that cannot be listed",
     *OF_X86_64,
-}
-
-HONEST = {
-    "a scalar": ("len(visits)", 5),
-    "a mean by group": ("visits.groupby('ward').cost.mean()['east']", 8.875),
-    "a merge and a sort": (
-        "m = visits.merge(visits.groupby('ward', as_index=False).age.max(), on='ward')\n"
-        "m.sort_values('age_x').head(1).age_y.iloc[0]",
-        62,
-    ),
-    "linear algebra": ("import numpy as np\nfloat(np.linalg.lstsq(np.eye(2), [1., 2.])[0][1])", 2.0),
-    "text": ("visits.ward.str.upper().iloc[0]", "EAST"),
-    "time zones": (
-        "import pandas as pd\npd.Timestamp('2024-07-01', tz='UTC').tz_convert('Europe/Paris').hour",
-        2,
-    ),
-    "threads": (
-        "from concurrent.futures import ThreadPoolExecutor\n"
-        "sum(ThreadPoolExecutor(4).map(int, visits.age))",
-        221,
-    ),
-    "a query": ("visits.query('age > 40 and ward == \"east\"').shape[0]", 1),
-    "a change of the input": ("visits.loc[0, 'age'] = 1\nvisits.age.iloc[0]", 1),
-    "a late import": ("import statistics, csv, difflib\nstatistics.mean(visits.age)", 44.2),
-    "a file in scratch": (
-        "import os, pandas as pd\npath = os.environ['TMPDIR'] + '/x.csv'\n"
-        "visits.to_csv(path)\npd.read_csv(path).shape[0]",
-        5,
-    ),
-    "a temporary file": (
-        "import tempfile\nwith tempfile.TemporaryFile() as f:\n  f.write(b'abc')\n  n = f.tell()\nn",
-        3,
-    ),
-    "a dataclass": (
-        "import dataclasses\n@dataclasses.dataclass\nclass A:\n  x: int = 2\nA().x",
-        2,
-    ),
-    "a deprecation warning": ("import warnings\nwarnings.warn('old', DeprecationWarning)\n1", 1),
-    "printing": ("print(visits)\n1", 1),
 }
 
 
@@ -130,6 +93,13 @@ def outcomes(sandbox, tmp_path_factory):
     return ended.output.value()
 
 
+@pytest.fixture(scope="module")
+def honest(sandbox):
+    ended = sandbox.run(cell(HONEST))
+    assert isinstance(ended, Finished), ended
+    return ended.output.value()
+
+
 @by_kind()
 def test_the_level_names_what_holds(sandbox, request):
     kind = request.node.callspec.params["sandbox"]
@@ -151,12 +121,21 @@ def test_a_call_that_is_not_needed_is_refused(outcomes):
 
 
 @by_kind()
-@pytest.mark.parametrize("name", HONEST)
-def test_an_honest_cell_works(sandbox, name):
-    source, expected = HONEST[name]
-    ended = sandbox.run(cell(source))
-    assert isinstance(ended, Finished), ended
-    assert ended.output.value() == pytest.approx(expected)
+@pytest.mark.parametrize("work", HONEST_WORK)
+def test_honest_work_is_not_hindered(honest, work):
+    assert honest[work] == "works"
+
+
+@by_kind(KINDS[:1])
+@pytest.mark.parametrize("name", ENDINGS_HERE)
+def test_a_hostile_cell_ends_contained(sandbox, name):
+    ends_as_it_may(sandbox, name)
+
+
+@by_kind(KINDS[1:])
+@pytest.mark.parametrize("name", sorted(EVERYWHERE & set(ENDINGS_HERE)))
+def test_a_hostile_cell_ends_contained_here_too(sandbox, name):
+    ends_as_it_may(sandbox, name)
 
 
 def ends_as_it_may(sandbox, name):
@@ -170,18 +149,6 @@ def ends_as_it_may(sandbox, name):
         assert ended.line is None or 1 <= ended.line <= (prefix + source).count("\n") + 1
 
 
-@by_kind(("bubblewrap", "unprivileged plain"))
-@pytest.mark.parametrize("name", ENDINGS_HERE)
-def test_a_hostile_cell_ends_contained(sandbox, name):
-    ends_as_it_may(sandbox, name)
-
-
-@by_kind(("plain", "unprivileged bubblewrap"))
-@pytest.mark.parametrize("name", sorted(EVERYWHERE & set(ENDINGS_HERE)))
-def test_a_hostile_cell_ends_contained_here_too(sandbox, name):
-    ends_as_it_may(sandbox, name)
-
-
 @by_kind()
 def test_the_sandbox_still_answers_after_all_this(sandbox):
     ended = sandbox.run(cell("visits.describe()"))
@@ -189,10 +156,9 @@ def test_the_sandbox_still_answers_after_all_this(sandbox):
     assert isinstance(ended.output.value(), pd.DataFrame)
 
 
-@by_kind(("bubblewrap",))
+@by_kind(KINDS[:1])
 def test_no_worker_knows_more_than_it_was_given(sandbox):
-    names = sandbox.run(cell("sorted(k for k in globals() if not k.startswith('__'))[:9] and 1"))
-    assert isinstance(names, Finished)
-    listed = sandbox.run(cell("import numpy as np\nnp.array([k for k in globals() if k[0] != '_'])"))
+    listed = sandbox.run(
+        cell("import numpy as np\nnp.array([k for k in globals() if k[0] != '_'])")
+    )
     assert set(np.asarray(listed.output.value())) == {"visits", "agent", "np"}
-    assert LIMITS.output_bytes == 20_000

@@ -1,0 +1,241 @@
+"""The pool: one worker for each cell, many cells at once, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sandboxes import LIMITS, PACKAGES, cell, open_sandbox, why_not
+
+from privnb.errors import ConfigError
+from privnb.site.sandbox import Cell, Failed, Finished, Sandbox, SandboxLimits
+from privnb.site.sandbox import pool as pool_module
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="there is a sandbox on Linux only"),
+    pytest.mark.xdist_group("sandbox pool"),
+]
+HOSTILE = (
+    "import os\nos._exit(0)",
+    "import ctypes\nctypes.string_at(0)",
+    "raise SystemExit",
+    "import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'{}')\n  except OSError: pass\n1",
+    "import numpy as np\nnp.ones(1 << 30)",
+    "'x' * 10_000_000",
+    "import os\nos.closerange(3, 64)",
+    "import os\nos.kill(os.getppid(), 9)",
+    "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n1",
+    "object()",
+)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    kind = "plain" if why_not("bubblewrap") else "bubblewrap"
+    opened = open_sandbox(kind, workers=2)
+    yield opened
+    opened.close()
+
+
+def children():
+    """Processes of ours, those that ended and were not collected among them."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if process.name.isdigit() and int(fields[1]) == os.getpid():
+            found[int(process.name)] = fields[0]
+    return found
+
+
+def open_descriptors():
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def rests(sandbox):
+    """Wait until nothing is being started."""
+    while len(sandbox._waiting) < sandbox._wanted:
+        time.sleep(0.05)
+    time.sleep(0.05)
+
+
+def test_a_hundred_hostile_cells_in_a_row_leave_nothing_behind(sandbox):
+    rests(sandbox)
+    descriptors, threads = open_descriptors(), threading.active_count()
+    processes = len(children())
+    reasons = set()
+    for number in range(100):
+        ended = sandbox.run(cell(HOSTILE[number % len(HOSTILE)]))
+        reasons.add("fine" if isinstance(ended, Finished) else ended.reason)
+    assert reasons == {"killed", "error", "memory", "size", "output", "fine"}
+    rests(sandbox)
+    assert open_descriptors() == descriptors
+    assert threading.active_count() == threads
+    assert len(children()) == processes
+    assert "Z" not in children().values()
+    assert isinstance(sandbox.run(cell("1")), Finished)
+
+
+def test_cells_run_at_once_and_know_nothing_of_each_other(sandbox):
+    source = (
+        "import os, time\nmark = os.environ['TMPDIR'] + '/mark'\nseen = os.path.exists(mark)\n"
+        "open(mark, 'w').close()\nglobals().setdefault('n', number)\ntime.sleep(0.2)\n"
+        "n * 10 + seen"
+    )
+    with ThreadPoolExecutor(4) as threads:
+        asked = [cell(source, parameters={"number": number}) for number in range(4)]
+        values = [ended.output.value() for ended in threads.map(sandbox.run, asked)]
+    assert values == [0, 10, 20, 30]
+
+
+def test_a_worker_that_ended_while_it_waited_is_replaced(sandbox):
+    rests(sandbox)
+    sandbox._waiting[0].interrupt()
+    assert isinstance(sandbox.run(cell("1")), Finished)
+
+
+def test_tables_arrive_as_ordinary_frames(sandbox):
+    table = pa.table(
+        {
+            "n": pa.array([1, 2, None], pa.int64()),
+            "s": ["a", None, "c"],
+            "d": pa.array([0, 1, 2], pa.date32()),
+            "t": pa.array([0, 1, None], pa.timestamp("us")),
+            "b": [True, False, True],
+            "m": pa.array(["1.50", "2.25", None]).cast(pa.decimal128(10, 2)),
+        }
+    )
+    ended = sandbox.run(cell("rows.dtypes.astype(str)", tables={"rows": table}))
+    types = ended.output.value().to_dict()
+    assert types.pop("s") in {"object", "str"}
+    assert types.pop("d").startswith("datetime64")
+    assert types.pop("t").startswith("datetime64")
+    assert types == {"n": "float64", "b": "bool", "m": "float64"}
+    empty = sandbox.run(cell("len(rows)", tables={"rows": table.slice(0, 0)}))
+    assert empty.output.value() == 0
+
+
+def test_parameters_are_bound_and_nothing_else_is(sandbox):
+    parameters = {"threshold": 40, "wards": ["east"], "nothing": None}
+    source = "visits[(visits.age > threshold) & visits.ward.isin(wards)].shape[0]"
+    assert sandbox.run(cell(source, parameters=parameters)).output.value() == 1
+    unknown = sandbox.run(cell("pd.DataFrame()"))
+    assert (unknown.reason, unknown.error, unknown.line) == ("error", "NameError", 1)
+
+
+def test_a_named_output_is_declared_instead_of_the_last_expression(sandbox):
+    assert sandbox.run(cell("x = 1\ny = 2\n3", output="x")).output.value() == 1
+    missing = sandbox.run(cell("x = 1", output="z"))
+    assert (missing.reason, missing.error) == ("error", "NameError")
+
+
+def test_an_error_names_the_line_of_the_cell(sandbox):
+    ended = sandbox.run(cell("def f(x):\n    return 1 / x\n\nf(0)"))
+    assert (ended.error, ended.line) == ("ZeroDivisionError", 2)
+    ended = sandbox.run(cell("x = 1\nx ="))
+    assert (ended.error, ended.line) == ("SyntaxError", 2)
+
+
+def test_an_output_that_cannot_leave_is_named_by_type(sandbox):
+    assert sandbox.run(cell("visits.groupby('ward')")).output_type == "DataFrameGroupBy"
+    assert sandbox.run(cell("[visits]")).output_type == "list"
+    assert sandbox.run(cell("x = visits")).output_type == "NoneType"
+    assert sandbox.run(cell("class Secret34: pass\nSecret34()")).output_type == "another type"
+
+
+def test_a_frame_goes_in_and_comes_back(sandbox):
+    ended = sandbox.run(cell("visits.groupby('ward').agg({'age': ['mean', 'max']})"))
+    expected = pd.DataFrame(
+        {"age_mean": [125 / 3, 48.0], "age_max": [62, 51]},
+        index=pd.Index(["east", "west"], dtype=object),
+    )
+    pd.testing.assert_frame_equal(ended.output.value(), expected, check_names=False)
+    assert ended.seconds > 0
+
+
+def test_large_tables_are_shared_and_not_sent(sandbox):
+    rows = pa.table({"y": np.ones(1_000_000)})
+    assert sandbox.run(cell("rows.y.sum()", tables={"rows": rows})).output.value() == 1e6
+
+
+def test_a_closed_pool_runs_nothing():
+    opened = open_sandbox("plain")
+    opened.close()
+    assert opened.run(cell("1")) == Failed(reason="lock")
+    opened.close()
+
+
+def test_closing_ends_a_cell_that_runs():
+    opened = Sandbox.open(
+        packages=PACKAGES,
+        limits=SandboxLimits(wall_seconds=600, cpu_seconds=600),
+        workers=1,
+        _bubblewrap=False,
+    )
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(opened.run, cell("import time\ntime.sleep(600)"))
+        while not opened._running:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        opened.close()
+        assert running.result(timeout=60).reason in {"killed", "lock"}
+
+
+def test_a_package_that_is_not_installed_stops_the_start():
+    with pytest.raises(ConfigError, match="not installed"):
+        Sandbox.open(packages=["no-such-package"], limits=LIMITS)
+
+
+def test_where_there_is_no_sandbox_nothing_runs_unless_the_owner_says_so(monkeypatch):
+    monkeypatch.setattr(pool_module, "this_machine", lambda: None)
+    with pytest.raises(ConfigError, match="no sandbox"):
+        Sandbox.open(packages=PACKAGES, limits=LIMITS)
+    with Sandbox.open(
+        packages=PACKAGES, limits=LIMITS, workers=1, allow_unsandboxed=True
+    ) as opened:
+        assert opened.level == "NO SANDBOX"
+        assert opened.run(cell("visits.age.sum()")).output.value() == 221
+
+
+def test_offered_packages_are_imported_and_draw():
+    with Sandbox.open(
+        packages=["numpy", "pandas", "matplotlib", "scikit-learn", "statsmodels"],
+        limits=SandboxLimits(),
+        workers=1,
+    ) as opened:
+        figure = opened.run(
+            Cell(
+                source="import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.title('two')",
+                tables={},
+                parameters={},
+                output=None,
+            )
+        )
+        assert isinstance(figure, Finished), figure
+        assert figure.output.value().startswith(b"\x89PNG")
+        model = opened.run(
+            cell(
+                "import statsmodels.api as sm\n"
+                "m = sm.GLM(visits.age, sm.add_constant(visits[['cost']]), missing='drop',\n"
+                "           family=sm.families.Poisson()).fit()\nm.summary2().tables[1]"
+            )
+        )
+        assert isinstance(model, Finished), model
+        assert list(model.output.value().index) == ["const", "cost"]
+        learned = opened.run(
+            cell(
+                "from sklearn.linear_model import LinearRegression\n"
+                "LinearRegression().fit(visits[['age']], visits.age).coef_"
+            )
+        )
+        assert learned.output.value() == pytest.approx([1.0])
