@@ -8,8 +8,7 @@ An output's column is taken for a copy when *all* its values occur in the hidden
 does not explain it:
 
 - Texts: at least three different ones that are longer than three characters (five, if some are
-  numbers). Names, codes and free
-  texts are found; ``F``, ``M`` and ``yes`` are not.
+  numbers). Names, codes and free texts are found; ``F``, ``M`` and ``yes`` are not.
 - Numbers, dates and times: at least three different ones, and the chance that as many others from
   the same neighbourhoods would all occur too is below one in ten thousand. The chance is the
   product, over the values, of how densely the hidden column is filled around each. Sparse
@@ -54,16 +53,17 @@ __all__ = ["Sample", "copied_from", "copied_from_live", "is_chance", "samples", 
 Kind = Literal["number", "moment", "text"]
 
 _FEW = 3
-_SHORT = 3
-_SHORT_NUMBER = 5
+"""With fewer different values nothing can be told."""
+_SHORT, _SHORT_NUMBER = 3, 5
+"""Texts up to this length are no sign of a copy."""
 _MOST_LOOKED_UP = 50
 _CHANCE = 1e-4
 _FINEST = 12
 """Decimals beyond which a number counts as full precision."""
-_NEAR = 10
-_NEAR_SHARE = 20
-_CATEGORY = 20
-_SHARED = 5
+_NEAR, _NEAR_SHARE = 10, 20
+"""A neighbourhood reaches this many steps, and a number's also this fraction of it, to each side."""
+_CATEGORY, _SHARED = 20, 5
+"""A category has fewer different values than the one, each shared by as many rows as the other."""
 _KEPT: dict[Kind, str] = {
     "number": "whole.hidden.numbers",
     "moment": "whole.hidden.numbers",
