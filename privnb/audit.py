@@ -122,11 +122,11 @@ def check_openings(event: Mapping[str, Any], openings: object) -> None:
         raise Unproved("The openings are not an object.")
     for field, opening in openings.items():
         try:
-            salt, value = opening["salt"], opening["value"]
+            salt = opening["salt"]
             fits = (
-                _HEX_HASH.fullmatch(salt) is not None
-                and event[field] == {"commitment": commitment(bytes.fromhex(salt), value)}
+                event[field] == {"commitment": commitment(bytes.fromhex(salt), opening["value"])}
                 and len(opening) == len(("salt", "value"))
+                and _HEX_HASH.fullmatch(salt) is not None
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             fits = False
@@ -151,28 +151,31 @@ class Tree:
     """Grows leaf by leaf, and remembers no more than its root needs: one hash per level.
 
     >>> tree = Tree()
-    >>> [level for level, position, hash in tree.add(b"first") + tree.add(b"second")]
-    [0, 0, 1]
+    >>> [len(tree.add(leaf)) for leaf in (b"first", b"second", b"third", b"fourth")]
+    [1, 2, 1, 3]
     """
 
     def __init__(self) -> None:
         self.size = 0
         self._edge: list[bytes] = []
 
-    def add(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        """Add a leaf; return it and the subtrees it completes: level, position, hash."""
+    def add(self, data: bytes) -> list[bytes]:
+        """Add a leaf; return its hash and those of the subtrees it completes, from the leaf up.
+
+        Of the leaf at ``index``, the one at ``level`` is at the position ``index >> level``.
+        """
         # The hashes of `leaf_hash` and `node_hash`, without the calls: this is what takes the time.
         sha256, edge = hashlib.sha256, self._edge
-        level, position = 0, self.size
         made = sha256(b"\0" + data).digest()
-        nodes = [(0, position, made)]
+        completed = [made]
+        position = self.size
         while position & 1:
             made = sha256(b"\1" + edge.pop() + made).digest()
-            level, position = level + 1, position >> 1
-            nodes.append((level, position, made))
+            completed.append(made)
+            position >>= 1
         edge.append(made)
         self.size += 1
-        return nodes
+        return completed
 
     @property
     def root(self) -> bytes:
@@ -470,23 +473,27 @@ def verify_export(lines: Iterable[bytes], *, checkpoints: Sequence[Checkpoint]) 
     stated = {(checkpoint.size, checkpoint.root) for checkpoint in checkpoints}
     sizes = {size for size, _ in stated}
     tree = Tree()
-    unread: list[tuple[int, str, object]] = []
-    for number, line in enumerate(lines, 1):
+    texts: list[str] = []
+    read: list[object] = []
+    for line in lines:
         if tree.size in sizes:
             _compare_roots(tree, stated)
-        if tree.size == last:
+        number = tree.size + 1
+        if number > last:
             raise Unproved(f"Line {number}: the checkpoint states only {last} events.")
         try:
             text, event, openings = _exported(line)
-            check_openings(event, openings)
+            if openings != {}:
+                check_openings(event, openings)
         except Unproved as problem:
             raise Unproved(f"Line {number}: {problem}") from None
-        unread.append((number, text, event))
-        if len(unread) == _MANY:
-            _require_canonical(unread)
-            unread = []
         tree.add(text.encode())
-    _require_canonical(unread)
+        texts.append(text)
+        read.append(event)
+        if len(texts) == _MANY:
+            _require_canonical(texts, read, last=tree.size)
+            texts, read = [], []
+    _require_canonical(texts, read, last=tree.size)
     if tree.size < last:
         raise Unproved(f"It ends after line {tree.size}; the checkpoint states {last} events.")
     _compare_roots(tree, stated)
@@ -502,17 +509,17 @@ def _exported(line: bytes) -> tuple[str, dict[str, Any], object]:
     except (ValueError, RecursionError):
         raise Unproved("It is not one exported event.") from None
     framed = text.startswith(_EVENT) and text.startswith(_OPENINGS, stop) and text[rest:] == "}\n"
-    if not framed or type(event) is not dict:
+    if not framed or not isinstance(event, dict):
         raise Unproved("It is not one exported event.")
     return text[len(_EVENT) : stop], event, openings
 
 
-def _require_canonical(read: Sequence[tuple[int, str, object]]) -> None:
+def _require_canonical(texts: Sequence[str], events: Sequence[object], *, last: int) -> None:
+    """Compare the events of the lines up to ``last`` with how they must be written."""
     # All at once first: that takes half the time.
-    together = f"[{','.join(text for _, text, _ in read)}]"
-    if _encode([event for *_, event in read]) == together:
+    if _encode(events) == f"[{','.join(texts)}]":
         return
-    for number, text, event in read:
+    for number, (text, event) in enumerate(zip(texts, events, strict=True), last - len(texts) + 1):
         if _encode(event) != text:
             raise Unproved(f"Line {number}: the event is not in canonical JSON.")
 

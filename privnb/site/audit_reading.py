@@ -145,7 +145,9 @@ def check_log(connection: sa.Connection, *, checkpoints: Sequence[Checkpoint] = 
                 check_openings(read_event(body), openings.pop(seq, {}))
             except Unproved as problem:
                 raise _broken(f"event {tree.size}: {problem}") from None
-            made |= {(level, position): node for level, position, node in tree.add(body.encode())}
+            index = tree.size
+            for level, node in enumerate(tree.add(body.encode())):
+                made[level, index >> level] = node
             if tree.size in sizes:
                 _compare(tree, expected)
         _compare_nodes(connection, made, low=start, high=tree.size)

@@ -355,12 +355,14 @@ class Database:
         for rows in earlier.partitions(1000):
             nodes = []
             for seq, body in rows:
-                if seq != tree.size + 1:
+                place = tree.size
+                if seq != place + 1:
                     raise self._damaged()
-                nodes += tree.add(body.encode())
-            names = ("level", "position", "hash")
-            added = [dict(zip(names, node, strict=True)) for node in nodes]
-            connection.execute(sa.insert(audit_nodes), added)
+                nodes += [
+                    {"level": level, "position": place >> level, "hash": made}
+                    for level, made in enumerate(tree.add(body.encode()))
+                ]
+            connection.execute(sa.insert(audit_nodes), nodes)
         connection.execute(sa.update(_version).values(version=SCHEMA_VERSION))
 
     def _check_version(self, found: int | None) -> None:

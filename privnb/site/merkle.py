@@ -1,11 +1,13 @@
 """The audit log's Merkle tree in the site's database: appended to, and proved from (RFC 6962).
 
 Only complete subtrees are stored, each once and for good; what a proof needs beyond them is hashed
-from at most one of each level. So an append adds two rows on average, and a proof is one query.
+from at most one of each level. So an append adds two rows on average, and a proof takes one query
+per level.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, TypeAlias
 
 import sqlalchemy as sa
@@ -15,7 +17,7 @@ from privnb.errors import StateError
 from privnb.site.database import audit_nodes, events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["append", "consistency", "hashes", "inclusion", "size"]
 
@@ -28,12 +30,10 @@ _ADD_NODES = sa.insert(audit_nodes)
 _NODE = sa.select(audit_nodes.c.hash).where(
     audit_nodes.c.level == sa.bindparam("level"), audit_nodes.c.position == sa.bindparam("position")
 )
-_NODES = sa.select(audit_nodes).where(
-    sa.tuple_(audit_nodes.c.level, audit_nodes.c.position).in_(
-        sa.bindparam("wanted", expanding=True)
-    )
+_NODES = sa.select(audit_nodes.c.position, audit_nodes.c.hash).where(
+    audit_nodes.c.level == sa.bindparam("level"),
+    audit_nodes.c.position.in_(sa.bindparam("positions", expanding=True)),
 )
-_AT_ONCE = 1000
 
 
 def size(connection: sa.Connection) -> int:
@@ -49,21 +49,15 @@ def append(connection: sa.Connection, body: str) -> int:
     index = size(connection)
     connection.execute(_ADD_EVENT, {"seq": index + 1, "body": body})
     level, position, made = 0, index, leaf_hash(body.encode())
-    nodes = [(0, index, made)]
+    rows = [{"level": 0, "position": index, "hash": made}]
     while position & 1:
         left = connection.execute(_NODE, {"level": level, "position": position - 1}).scalar()
         if left is None:
             raise _damaged(level, position - 1)
         level, position, made = level + 1, position >> 1, node_hash(left, made)
-        nodes.append((level, position, made))
-    add_nodes(connection, nodes)
-    return index
-
-
-def add_nodes(connection: sa.Connection, nodes: Iterable[tuple[int, int, bytes]]) -> None:
-    """Store complete subtrees, given as `Tree.add` returns them."""
-    rows = [{"level": level, "position": at, "hash": made} for level, at, made in nodes]
+        rows.append({"level": level, "position": position, "hash": made})
     connection.execute(_ADD_NODES, rows)
+    return index
 
 
 def inclusion(index: int, size: int) -> list[Range]:
@@ -99,9 +93,11 @@ def hashes(connection: sa.Connection, ranges: Sequence[Range]) -> dict[Range, by
     covers = {each: _cover(*each) for each in ranges}
     wanted = sorted({node for cover in covers.values() for node in cover})
     found: dict[tuple[int, int], bytes] = {}
-    for start in range(0, len(wanted), _AT_ONCE):
-        rows = connection.execute(_NODES, {"wanted": wanted[start : start + _AT_ONCE]})
-        found |= {(row.level, row.position): row.hash for row in rows}
+    # By level, as SQLite would read the whole table for pairs of level and position.
+    for level, nodes in itertools.groupby(wanted, key=lambda node: node[0]):
+        positions = [position for _, position in nodes]
+        rows = connection.execute(_NODES, {"level": level, "positions": positions})
+        found |= {(level, row.position): row.hash for row in rows}
     for node in wanted:
         if node not in found:
             raise _damaged(*node)

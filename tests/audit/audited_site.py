@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from privnb.audit import VerifierKey, origin_of
+from privnb.audit import Tree, VerifierKey, origin_of
 from privnb.release import Receipt
 from privnb.site import database as tables
 from privnb.site.audit import AuditLog, record_event
@@ -72,6 +72,16 @@ class AuditedSite:
                 transaction.exec_driver_sql(statement)
             for _, sql in triggers:
                 transaction.exec_driver_sql(sql)
+
+    def make_nodes(self) -> None:
+        """Make the tree over the events as they are now, as who rewrites a log would."""
+        tree = Tree()
+        bodies = self.bodies()
+        with self.database.write() as transaction:
+            for index, body in enumerate(bodies):
+                for level, made in enumerate(tree.add(body.encode())):
+                    node = {"level": level, "position": index >> level, "hash": made}
+                    transaction.execute(sa.insert(tables.audit_nodes), node)
 
     def copy(self, folder: Path) -> AuditedSite:
         """Copy the site, its key included."""

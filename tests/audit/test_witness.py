@@ -242,14 +242,7 @@ def test_one_changed_event_in_the_past_is_a_rewritten_log(ana):
         "UPDATE events SET body = replace(body, 'decision', 'decisioN') WHERE seq = 1",
         "DELETE FROM audit_nodes",
     )
-    from privnb.audit import Tree
-    from privnb.site.merkle import add_nodes
-
-    tree = Tree()
-    bodies = ana.site.bodies()
-    with ana.site.database.write() as transaction:
-        for body in bodies:
-            add_nodes(transaction, tree.add(body.encode()))
+    ana.site.make_nodes()
     held = ana.ask()
     refused(ana, ana.site.release(held=held), held, match="has rewritten")
 
