@@ -29,7 +29,7 @@ __all__ = ["NotebookReport", "check_notebook"]
 
 _SHOWN_TYPES = ("text/html", "text/plain")
 _CARD = 'class="pn-release"'
-_MOCK_CARD = 'aria-label="Mock answer'
+_MOCK_CARD = 'aria-label="Mock '
 _LARGEST_NOTEBOOK = 512 * 1024 * 1024
 
 

@@ -257,6 +257,7 @@ min_units = 10
 source = "templates/visits_by_age.py"
 description = "Mean visits and person-years by kind of plan, from an age on."
 tables = ["visits"]
+runs_per_analyst = 200
 [templates.visits_by_age.parameters.lowest_age]
 type = "integer"
 values = [0, 18, 40]
