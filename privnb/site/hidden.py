@@ -61,7 +61,7 @@ _CHANCE = 1e-4
 _FINEST = 12
 """Decimals beyond which a number counts as full precision."""
 _NEAR, _NEAR_SHARE = 10, 20
-"""A neighbourhood reaches this many steps, and a number's also this fraction of it, to each side."""
+"""To each side a neighbourhood reaches this many steps, and of a number this fraction, if more."""
 _CATEGORY, _SHARED = 20, 5
 """A category has fewer different values than the one, each shared by as many rows as the other."""
 _KEPT: dict[Kind, str] = {
