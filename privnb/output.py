@@ -132,9 +132,9 @@ def declare(value: object) -> Output:
         return Output(kind="figure", png=_pixels(figure))
     if isinstance(value, np.ndarray) and value.ndim > 0:
         return _declare_array(value)
-    if value is None or value is pd.NA or not pd.api.types.is_scalar(value):
-        raise Undeclarable(type(value).__name__)
     plain = value.item() if isinstance(value, np.ndarray) else value
+    if plain is None or plain is pd.NA or not pd.api.types.is_scalar(plain):
+        raise Undeclarable(type(plain).__name__)
     return _tabular("scalar", [], [(_VALUE, pd.Series([plain]))])
 
 

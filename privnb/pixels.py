@@ -12,6 +12,7 @@ __all__ = ["plain_png"]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BYTES_PER_PIXEL = {2: 3, 6: 4}  # by colour type: RGB, RGBA
 _BITS = 8
+_PORTION_BYTES = 1 << 16
 _MOST_PIXELS = 25_000_000
 
 
@@ -60,8 +61,11 @@ def _require_pixels(header: bytes, pixels: bytes) -> None:
         raise BadMessage("The figure's PNG is of a form that is not accepted.")
     expected = height * (1 + width * per_pixel)
     reader = zlib.decompressobj()
+    size = 0
     try:
-        size = len(reader.decompress(pixels, expected + 1))
+        while size <= expected and (part := reader.decompress(pixels, _PORTION_BYTES)):
+            size += len(part)  # what a small file unpacks to is never held as a whole
+            pixels = reader.unconsumed_tail
     except zlib.error:
         raise BadMessage("The figure's PNG is damaged.") from None
     if size != expected or not reader.eof or reader.unused_data:

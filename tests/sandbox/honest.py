@@ -3,7 +3,7 @@
 Each function returns its result and what it should be.
 """
 
-# ruff: noqa: B028, BLE001, E401, E402, F401, F821, I001, ICN001, LOG015, PTH102, PTH104, PTH106, PTH107, PTH110, PTH123, S301, T201, E501 - a cell as people write them
+# ruff: noqa: B028, BLE001, E401, E402, F401, F821, I001, ICN001, LOG015, PTH102, PTH104, PTH106, PTH107, PTH110, PTH123, S301, T201 - a cell as people write them
 
 
 def honest_mean_by_group():

@@ -4,7 +4,7 @@ This text runs inside a sandbox; nothing of it is imported by the tests. A funct
 worked; one that raises `OSError` or another of `REFUSALS` was stopped.
 """
 
-# ruff: noqa: F401, F821, ICN001, PTH101, PTH103, PTH104, PTH108, PTH111, PTH119, PTH120, PTH123, PTH208, PTH211, RUF059, S103, S108, S606, SIM115, E501 - a cell as people write them
+# ruff: noqa: F401, F821, ICN001, PTH101, PTH103, PTH104, PTH108, PTH111, PTH119, PTH120, PTH123, PTH208, PTH211, RUF059, S103, S108, S606, SIM115 - a cell as people write them
 
 import ctypes
 import json

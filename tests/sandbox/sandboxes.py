@@ -92,14 +92,12 @@ class UnprivilegedAgent:
         }
         script = ["set -e"]
         for folder in sorted(closed):
+            entries = f"for f in $(ls -A $hold); do [ -d $hold/$f ] || continue; mkdir {folder}/$f"
             script += [
                 "hold=$(mktemp -d)",
-                f"mount --rbind '{folder}' $hold",
-                f"mount -t tmpfs -o mode=0755 tmpfs '{folder}'",
-                (
-                    f"for f in $(ls -A $hold); do [ -d $hold/$f ] || continue; mkdir -p '{folder}'/$f;"
-                    f" mount --rbind $hold/$f '{folder}'/$f; done"
-                ),
+                f"mount --rbind {folder} $hold",
+                f"mount -t tmpfs -o mode=0755 tmpfs {folder}",
+                f"{entries}; mount --rbind $hold/$f {folder}/$f; done",
                 "umount -l $hold",
                 "rmdir $hold",
             ]
