@@ -130,6 +130,9 @@ def tampered(lines: list[bytes]):
     yield [b'{"event":{"a":NaN},"openings":{}}\n', *lines[1:]], "Line 1: It is not one exported"
     yield [b'{"event":' + b"[" * 100_000 + b"\n", *lines[1:]], "Line 1: It is not one exported"
     yield [b'{"event":{"a":1,"a":1},"openings":{}}\n', *lines[1:]], "Line 1: the event is not in ca"
+    yield [b'{"event":{"a":1e999},"openings":{}}\n', *lines[1:]], "Line 1: the event is not in ca"
+    deep = b'{"a":' * 900 + b"1" + b"}" * 900
+    yield [b'{"event":' + deep + b',"openings":{}}\n', *lines[1:]], "some event was changed"
     yield [lines[0].replace(ANA.encode(), b"bob"), *lines[1:]], "Line 1: The opening of 'analyst'"
     yield [*lines[:9], lines[9].replace(b"{}}", b"[]}")], "Line 10: The openings are not"
     yield [*lines[:9], lines[9].replace(b"{}}", b"null}")], "Line 10: The openings are not"
@@ -139,12 +142,12 @@ def tampered(lines: list[bytes]):
     )
 
 
-@pytest.mark.parametrize("number", range(23))
+@pytest.mark.parametrize("number", range(25))
 def test_what_is_wrong_is_said_and_where(files, log, number):
     path, _ = files
     lines = path.read_bytes().split(b"\n")[:-1]
     ways = list(tampered([line + b"\n" for line in lines]))
-    assert len(ways) == 23
+    assert len(ways) == 25
     changed, said = ways[number]
     path.write_bytes(b"".join(changed))
     with pytest.raises(Unproved) as refused:
