@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from privnb.cli.site import (
+from privnb.cli.owning import (
     Directory,
     Email,
-    _config,
-    _date,
-    _epsilon,
-    _open_database,
-    _print_table,
-    grant,
+    open_database,
+    print_table,
+    read_config,
+    read_date,
+    read_epsilon,
 )
+from privnb.cli.site import grant
 from privnb.errors import PrivnbError, UnknownName
 
 if TYPE_CHECKING:
@@ -40,41 +40,39 @@ Purpose = Annotated[str | None, typer.Option(help="The purpose; needed with an a
 @app.command("list")
 def list_(directory: Directory) -> None:
     """Show which asks wait for you, and where every grant stands."""
-    from rich.markup import escape  # noqa: PLC0415 - only when needed
-
     from privnb.site.access import pending  # noqa: PLC0415 - SQLAlchemy takes half a second
     from privnb.site.grants import all_grants  # noqa: PLC0415
     from privnb.site.scan_text import clipped, shown  # noqa: PLC0415 - only when needed
 
-    database = _open_database(_config(directory))
+    database = open_database(read_config(directory))
     try:
         with database.read() as snapshot:
             asks, grants = pending(snapshot), all_grants(snapshot)
     finally:
         database.close()
-    _print_table(
+    print_table(
         "Waiting for you" if asks else "Nobody waits for an answer.",
         ("id", "analyst", "table", "purpose", "epsilon", "since", "reason"),
         [
             (
                 each.number,
-                escape(shown(each.analyst)),
+                shown(each.analyst),
                 each.table,
                 each.purpose,
                 f"{each.epsilon:f}" if each.epsilon is not None else "-",
                 each.at,
-                escape(clipped(each.reason, most=1000)),
+                clipped(each.reason, most=1000),
             )
             for each in asks
         ],
     )
     today = dt.datetime.now(dt.UTC).date()
-    _print_table(
+    print_table(
         "Grants",
         ("analyst", "table", "purpose", "epsilon", "until", "state", "since"),
         [
             (
-                escape(shown(each.analyst)),
+                shown(each.analyst),
                 each.table,
                 each.purpose,
                 f"{each.epsilon:f}",
@@ -104,9 +102,9 @@ def accept(  # noqa: PLR0913, PLR0917 - the options of a command
     """Grant what an analyst asks, or less of it. A number accepts exactly what `list` showed."""
     from privnb.site import access  # noqa: PLC0415 - SQLAlchemy takes half a second
 
-    config = _config(directory)
-    last_day = _date(until)
-    database = _open_database(config)
+    config = read_config(directory)
+    last_day = read_date(until)
+    database = open_database(config)
     try:
         with database.write() as transaction:
             asked = _find(access.pending(transaction), which, table=table, purpose=purpose)
@@ -115,7 +113,7 @@ def accept(  # noqa: PLR0913, PLR0917 - the options of a command
                 raise PrivnbError(
                     "Say how much they may use.", hint=f"Add for example --epsilon 2{hoped}."
                 )
-            amount = asked.epsilon if epsilon is None else _epsilon(epsilon)
+            amount = asked.epsilon if epsilon is None else read_epsilon(epsilon)
             assert amount is not None  # noqa: S101 - refused above
             access.accept(transaction, asked, epsilon=amount, until=last_day)
     finally:
@@ -145,7 +143,7 @@ def refuse(
 
     if not reason.strip():
         raise PrivnbError("The reason is empty.", hint="Tell them what they could do instead.")
-    database = _open_database(_config(directory))
+    database = open_database(read_config(directory))
     try:
         with database.write() as transaction:
             asked = _find(access.pending(transaction), which, table=table, purpose=purpose)

@@ -9,33 +9,29 @@ import signal
 import sys
 import threading
 import time
-from decimal import Decimal, InvalidOperation
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from privnb.cli.owning import (
+    Directory,
+    Email,
+    open_database,
+    open_datasite,
+    print_table,
+    read_config,
+    read_date,
+    read_epsilon,
+    schema_of,
+)
 from privnb.cli.site_setup import check, init
-from privnb.errors import ConfigError, PrivnbError, UnknownName
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from privnb.datasite.owner import OwnerDatasite
-    from privnb.dp.schema import TableSchema
-    from privnb.site.config import SiteConfig
-    from privnb.site.database import Database
+from privnb.errors import PrivnbError, UnknownName
 
 __all__ = ["app"]
 
 app = typer.Typer(help="For data owners: set up and serve a site.", no_args_is_help=True)
 app.command()(init)
 app.command()(check)
-
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
-Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The analyst's email address.")]
-
-_HIGHEST_EPSILON = Decimal(1000)
 
 
 @app.command()
@@ -78,13 +74,13 @@ def _wait_for_eof(stop: threading.Event) -> None:
 @app.command()
 def peers(directory: Directory) -> None:
     """Show who asked and who is accepted, with the fingerprints of their keys."""
-    datasite = _open_datasite(_config(directory))
+    datasite = open_datasite(read_config(directory))
     typer.echo(f"This site's own fingerprint: {datasite.fingerprint}")
     found = datasite.peers()
     if not found:
         typer.echo("Nobody has asked yet.")
         return
-    _print_table(
+    print_table(
         None,
         ("email", "state", "fingerprint"),
         [(peer.email, peer.state, peer.fingerprint or "none shown") for peer in found],
@@ -101,7 +97,7 @@ def accept(
     ] = None,
 ) -> None:
     """Accept an analyst: pin the key they present, and take their requests from now on."""
-    peer = _open_datasite(_config(directory)).accept(email, fingerprint=fingerprint)
+    peer = open_datasite(read_config(directory)).accept(email, fingerprint=fingerprint)
     typer.echo(f"{peer.email} is {peer.state}. The key's fingerprint: {peer.fingerprint}")
     if fingerprint is None:
         typer.echo("Compare it with what they see: read it out over the telephone.")
@@ -131,13 +127,13 @@ def grant(  # noqa: PLR0913, PLR0917 - the options of a command
     from privnb.datasite.names import is_email  # noqa: PLC0415 - only when needed
     from privnb.site.grants import Grant, current_grant, record_grant  # noqa: PLC0415
 
-    config = _config(directory)
+    config = read_config(directory)
     if not is_email(email):
         raise PrivnbError(f"{email!r} is not an email address.", hint="Check the spelling.")
-    schema = _schema(config, table)
+    schema = schema_of(config, table)
     if not withdraw and purpose not in schema.purposes:
         raise UnknownName.among("purpose", purpose, schema.purposes, code="E_PURPOSE")
-    database = _open_database(config)
+    database = open_database(config)
     try:
         with database.write() as transaction:
             old = current_grant(transaction, analyst=email, table=table, purpose=purpose)
@@ -149,7 +145,7 @@ def grant(  # noqa: PLR0913, PLR0917 - the options of a command
                     )
                 amount, last_day = old.epsilon, old.until
             else:
-                amount, last_day = _epsilon(epsilon), _date(until)
+                amount, last_day = read_epsilon(epsilon), read_date(until)
             record_grant(
                 transaction,
                 Grant(
@@ -185,8 +181,8 @@ def budget(
     from privnb.site import ledger  # noqa: PLC0415 - SQLAlchemy takes half a second
     from privnb.site.grants import all_grants  # noqa: PLC0415
 
-    config = _config(directory)
-    database = _open_database(config)
+    config = read_config(directory)
+    database = open_database(config)
     today = dt.datetime.now(dt.UTC).date()
     words = ledger.in_words
     try:
@@ -206,7 +202,7 @@ def budget(
             charges = ledger.charges(snapshot) if history else []
     finally:
         database.close()
-    _print_table(
+    print_table(
         "Tables, all analysts together",
         ("table", "accounting", "total", "spent", "left", "delta", "delta spent on rare groups"),
         [
@@ -222,7 +218,7 @@ def budget(
             for each in tables
         ],
     )
-    _print_table(
+    print_table(
         "Grants",
         ("analyst", "table", "purpose", "granted", "spent", "left", "until"),
         [
@@ -239,84 +235,11 @@ def budget(
         ],
     )
     if history:
-        _print_table(
+        print_table(
             "Releases",
             ("no.", "at", "analyst", "table", "purpose", "epsilon", "state", "request"),
             charges,
         )
-
-
-def _config(directory: Path) -> SiteConfig:
-    from privnb.site.config import load_config  # noqa: PLC0415 - only when needed
-
-    if not directory.is_dir():
-        raise ConfigError(
-            f"There is no folder {directory}.", hint="Make a site with: privnb site init"
-        )
-    return load_config(directory)
-
-
-def _schema(config: SiteConfig, table: str) -> TableSchema:
-    for each in config.tables:
-        if each.schema.name == table:
-            return each.schema
-    raise UnknownName.among("table", table, (each.schema.name for each in config.tables))
-
-
-def _open_database(config: SiteConfig) -> Database:
-    from privnb.site.database import Database  # noqa: PLC0415 - SQLAlchemy takes half a second
-    from privnb.site.opening import database_path  # noqa: PLC0415
-
-    return Database.open(database_path(config))
-
-
-def _open_datasite(config: SiteConfig) -> OwnerDatasite:
-    from privnb.site.opening import open_datasite  # noqa: PLC0415 - PySyft takes a second
-
-    return open_datasite(config)
-
-
-def _epsilon(text: str | None) -> Decimal:
-    try:
-        epsilon = Decimal(text or "")
-    except InvalidOperation:
-        epsilon = Decimal("NaN")
-    if not (epsilon.is_finite() and 0 < epsilon <= _HIGHEST_EPSILON):
-        raise PrivnbError(
-            "A grant needs an epsilon above 0 and at most 1000"
-            + (f", not {text!r}." if text else "."),
-            hint="Say for example --epsilon 4; smaller protects people more. "
-            "To take a grant back: --withdraw.",
-        )
-    return epsilon
-
-
-def _date(text: str | None) -> dt.date | None:
-    if text is None:
-        return None
-    try:
-        day = dt.date.fromisoformat(text)
-    except ValueError:
-        raise PrivnbError(
-            f"{text!r} is not a date.", hint="Write it as 2027-06-30: year, month, day."
-        ) from None
-    if day < dt.datetime.now(dt.UTC).date():
-        raise PrivnbError(f"{text} is over.", hint="Name a day that is still to come.")
-    return day
-
-
-def _print_table(
-    title: str | None, header: Sequence[str], rows: Sequence[Sequence[object]]
-) -> None:
-    from rich.console import Console  # noqa: PLC0415 - only when needed
-    from rich.table import Table  # noqa: PLC0415
-
-    # Piped into a file there is no width to keep to, and no line is to be broken.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
-    table = Table(*header, title=title, title_justify="left", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console.print(table)
 
 
 def _log_to_stderr() -> None:

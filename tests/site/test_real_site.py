@@ -15,7 +15,7 @@ from privnb.site.agent import Agent
 from privnb.site.config import load_config
 from privnb.site.database import Database
 from privnb.site.grants import Grant, record_grant
-from privnb.site.opening import database_path, open_agent
+from privnb.site.opening import database_path, open_agent, open_audit
 from privnb.site.tables import Tables
 
 CONFIG = """
@@ -65,6 +65,7 @@ def site(tmp_path_factory, request):
         tables=Tables.open(config, state=state / "tables"),
         database=database,
         state=state,
+        audit=open_audit(config),
     )
     agent.warm()
 
