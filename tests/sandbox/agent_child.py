@@ -16,9 +16,10 @@ def main(settings):
     from sandboxes import PACKAGES, cell
 
     bubblewrap, workers = settings.pop("bubblewrap"), settings.pop("workers")
+    scratch = Path(settings.pop("scratch")) if "scratch" in settings else None
     limits = SandboxLimits(**settings)
     with Sandbox.open(
-        packages=PACKAGES, limits=limits, workers=workers, _bubblewrap=bubblewrap
+        packages=PACKAGES, limits=limits, workers=workers, scratch=scratch, _bubblewrap=bubblewrap
     ) as sandbox:
         say({"level": sandbox.level, "pid": os.getpid()})
         for line in sys.stdin:

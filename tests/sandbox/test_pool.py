@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -15,9 +17,11 @@ import pyarrow as pa
 import pytest
 from sandboxes import LIMITS, PACKAGES, cell, open_sandbox, why_not
 
-from privnb.errors import ConfigError
+from privnb.errors import ConfigError, StateError
 from privnb.site.sandbox import Cell, Failed, Finished, Sandbox, SandboxLimits
 from privnb.site.sandbox import pool as pool_module
+from privnb.site.sandbox.scratch import Scratch
+from privnb.site.sandbox.selftest import attack_ourselves
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="there is a sandbox on Linux only"),
@@ -191,6 +195,67 @@ def test_closing_ends_a_cell_that_runs():
         assert running.result(timeout=60).reason in {"killed", "lock"}
 
 
+@pytest.mark.parametrize("bubblewrap", [True, False])
+def test_workers_end_with_an_agent_that_is_killed(bubblewrap, tmp_path):
+    if bubblewrap and why_not("bubblewrap"):
+        pytest.skip("bubblewrap does not work here")
+    settings = {"bubblewrap": bubblewrap, "workers": 1, "scratch": str(tmp_path), **vars(LIMITS)}
+    agent = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("agent_child.py"), json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with agent:
+        assert "level" in json.loads(agent.stdout.readline())
+        source = "open(__import__('os').environ['TMPDIR'] + '/row', 'w').close()\nwhile True: pass"
+        asked = {"source": source, "output": None, "parameters": {}, "visits": True}
+        agent.stdin.write(json.dumps(asked) + "\n")
+        agent.stdin.flush()
+        while not (workers := descendants(agent.pid)) or (not bubblewrap and not written(tmp_path)):
+            time.sleep(0.05)
+        agent.kill()
+    while any(Path(f"/proc/{pid}/stat").exists() for pid in workers):
+        time.sleep(0.05)
+    Scratch.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_persons_folder_is_not_swept_away(tmp_path):
+    mine, live = tmp_path / "privnb-scratch-old", Scratch(tmp_path, user=None)
+    mine.mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "privnb-scratch-link").symlink_to(tmp_path / "other")
+    Scratch.sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "other",
+        "privnb-scratch-link",
+        live.path.name,
+    }
+    live.remove()
+    assert not live.path.exists()
+
+
+def descendants(pid):
+    parents = {}
+    for process in Path("/proc").iterdir():
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if process.name.isdigit():
+            parents[int(process.name)] = int(fields[1])
+    found, last = set(), {pid}
+    while last:
+        last = {child for child, parent in parents.items() if parent in last}
+        found |= last
+    return found
+
+
+def written(folder):
+    return list(folder.glob("privnb-scratch-*/row"))
+
+
 def test_a_package_that_is_not_installed_stops_the_start():
     with pytest.raises(ConfigError, match="not installed"):
         Sandbox.open(packages=["no-such-package"], limits=LIMITS)
@@ -204,6 +269,8 @@ def test_where_there_is_no_sandbox_nothing_runs_unless_the_owner_says_so(monkeyp
         packages=PACKAGES, limits=LIMITS, workers=1, allow_unsandboxed=True
     ) as opened:
         assert opened.level == "NO SANDBOX"
+        with pytest.raises(StateError, match="self-test|does not hold"):
+            attack_ourselves(opened.run)
         assert opened.run(cell("visits.age.sum()")).output.value() == 221
 
 

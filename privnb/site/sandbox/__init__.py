@@ -5,7 +5,8 @@ a namespace of its own (bubblewrap, where it works), Landlock, a system call fil
 and a user id that owns nothing. Nothing that a worker sends back is believed.
 
 What this does not stop: how long a cell takes, whether it fails, what it hides in the output that
-it declares, and looking up whether a path exists (bubblewrap stops that, Landlock does not). The
+it declares, looking up whether a path exists (bubblewrap stops that, Landlock does not), and
+filling, while it runs, up to an eighth of the machine's memory with empty files in its scratch. The
 list of packages is kept by files that cannot be read, and for what is loaded already by a gate in
 Python inside the worker, which is a convenience and no wall.
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 from privnb.site.sandbox.offer import Offer
+from privnb.site.sandbox.users import NOBODY, pick_user
 
 __all__ = ["Launch", "find_bubblewrap"]
 
@@ -20,8 +20,6 @@ _START = (
     "import sys; root, *numbers = sys.argv[1:]; sys.path.append(root); "
     "from privnb.site.sandbox.worker import main; main(root, *map(int, numbers))"
 )
-_NOBODY = 65534
-_FREE_USERS = (1_900_000_000, 1 << 24)  # systemd's list of user ids keeps this range unused
 _INSIDE = "/scratch"
 
 
@@ -49,12 +47,7 @@ class Launch:
 
     def new_user(self) -> int | None:
         """Return a user id that nobody else has, None to stay the agent's user."""
-        if not self.drops_user:
-            return None
-        first, count = _FREE_USERS
-        user = first + secrets.randbelow(count)
-        mapped = all(_is_mapped(user, Path("/proc/self", ids)) for ids in ("uid_map", "gid_map"))
-        return user if mapped else _NOBODY
+        return pick_user() if self.drops_user else None
 
     def inside(self, scratch: str | None) -> str:
         """Return the scratch folder as the worker sees it."""
@@ -71,20 +64,16 @@ class Launch:
             "lock": self.lock,
         }
 
-    def environment(self, scratch: str | None) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """Return the whole environment of a worker; nothing of the agent's is in it."""
-        folder = self.inside(scratch)
         alone = ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "VECLIB", "BLIS")
         return {
             **{f"{library}_NUM_THREADS": "1" for library in alone},
             "ARROW_DEFAULT_MEMORY_POOL": "system",
-            "HOME": folder,
             "LC_ALL": "C.UTF-8",
             "MALLOC_ARENA_MAX": "2",  # arenas count as address space
             "MPLBACKEND": "Agg",
-            "MPLCONFIGDIR": folder,
             "MPL_IGNORE_SYSTEM_FONTS": "1",  # pictures alike on every machine
-            "TMPDIR": folder,
             "TZ": "UTC",
         }
 
@@ -97,7 +86,7 @@ class Launch:
         """Return why bubblewrap does not work here, None when it does."""
         tried = subprocess.run(  # noqa: S603 - our own interpreter
             [*self._around(None), _interpreter(), "-I", "-S", "-c", ""],
-            env=self.environment(None),
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -113,7 +102,7 @@ class Launch:
         if os.getuid() == 0:  # the worker drops the user itself, once its files are mounted
             user = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         else:
-            user = ["--unshare-user", "--uid", str(_NOBODY), "--gid", str(_NOBODY)]
+            user = ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
             user += ["--cap-drop", "ALL"]
         return [
             str(self.bubblewrap),
@@ -177,8 +166,3 @@ def _mount(paths: list[str]) -> list[str]:
     above = {str(parent): None for path in paths for parent in reversed(Path(path).parents)}
     folders = [part for path in list(above)[1:] for part in ("--perms", "0755", "--dir", path)]
     return [*folders, *(part for path in paths for part in ("--ro-bind", path, path))]
-
-
-def _is_mapped(number: int, table: Path) -> bool:
-    rows = [list(map(int, line.split())) for line in table.read_text().splitlines()]
-    return any(first <= number < first + count for first, _, count in rows)

@@ -1,4 +1,4 @@
-"""The folders of the interpreter, also where they lie below a folder that is closed to others.
+"""The folders that a worker uses, also where they lie below a folder that is closed to others.
 
 An agent that runs as root may have its Python in root's own home. Its workers are another user, who
 cannot go there by name; so the folders are opened before the user is dropped, and used through
@@ -19,29 +19,23 @@ _DESCRIPTORS = "/proc/self/fd/"
 
 
 class Places:
-    """Where modules are found, by ways that this process can go. Drops the user on the way.
+    """Folders, by ways that this process can go. Drops the user on the way.
 
     Parameters
     ----------
-    search
-        Folders to look for modules in.
+    folders
+        Those of the interpreter, and the one for temporary files.
     user
         Whom to become, None to stay.
-
-    Attributes
-    ----------
-    search
-        The same folders, by a way that holds for the new user.
     """
 
-    def __init__(self, search: Sequence[str], *, user: int | None) -> None:
+    def __init__(self, folders: Sequence[str], *, user: int | None) -> None:
         self._ways: dict[str, str] = {}
         if user is not None:
-            opened = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in search}
+            opened = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in folders}
             drop_user(user)
             for path, descriptor in opened.items():
                 self._keep_if_needed(path, descriptor)
-        self.search = [self.way_to(path) for path in search]
         if self._ways:
             self._lead_modules_there()
 

@@ -14,6 +14,7 @@ from privnb.site.sandbox.cell import Cell, Failed, Finished, SandboxLimits
 from privnb.site.sandbox.launch import Launch, find_bubblewrap
 from privnb.site.sandbox.offer import find_offer
 from privnb.site.sandbox.process import Worker
+from privnb.site.sandbox.scratch import Scratch
 from privnb.site.sandbox.selftest import attack_ourselves
 from privnb.site.sandbox.syscalls import this_machine
 
@@ -65,6 +66,7 @@ class Sandbox:
         sandbox to be had, or when it does not hold.
         """
         offer = find_offer(packages)
+        Scratch.sweep(scratch)
         launch = Launch(
             offer=offer,
             bubblewrap=None,

@@ -67,7 +67,7 @@ class Worker:
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
                 launch.command(str(theirs.fileno()), str(boot), info=theirs_too),
-                env=launch.environment(place),
+                env=launch.environment(),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -34,6 +34,7 @@ __all__ = ["main"]
 _SYSTEM_LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom", "/dev/random")
 _MOST_DESCRIPTORS = 250
+_TO_SCRATCH = ("HOME", "MPLCONFIGDIR", "TMPDIR")
 
 
 def main(root: str, channel_number: int, boot_number: int) -> None:
@@ -65,8 +66,9 @@ def _prepare(boot: dict[str, Any], root: str, *, keep: int) -> dict[str, Any]:
     """Get ready and give up every right that a cell must not have; returns what holds."""
     os.closerange(3, keep)
     os.closerange(keep + 1, 65536)
-    places = Places(boot["search"], user=boot["user"])
-    sys.path[:] = places.search
+    places = Places([*boot["search"], boot["scratch"]], user=boot["user"])
+    sys.path[:] = map(places.way_to, boot["search"])
+    os.environ.update(dict.fromkeys(_TO_SCRATCH, places.way_to(boot["scratch"])))
     _import_ahead(boot["ahead"])
     _hide_ourselves(root)
     sys.meta_path.insert(0, _Gate(boot["names"]))
@@ -102,7 +104,7 @@ def _hide_ourselves(root: str) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "privnb"]:
         del sys.modules[name]
     sys.path_importer_cache.pop(root, None)
-    sys.argv[:] = [""]
+    sys.argv[:] = sys.orig_argv[:] = [""]
 
 
 class _Gate(importlib.abc.MetaPathFinder):
@@ -154,7 +156,7 @@ def _rules(boot: Mapping[str, Any], places: Places) -> list[Rule]:
         *(Rule(places.way_to(path), Access.READ) for path in boot["read"]),
         *(Rule(path, Access.READ) for path in (*libraries, *_SYSTEM_FILES)),
         Rule(os.devnull, Access.READ_FILE | Access.WRITE_FILE),
-        Rule(boot["scratch"], Access.SCRATCH),
+        Rule(places.way_to(boot["scratch"]), Access.SCRATCH),
     ]
 
 
