@@ -10,13 +10,11 @@ import sqlalchemy as sa
 from review_site import ALICE, ANA, BOB, OUTPUT, SOURCE, table_output
 
 from privnb import wire
-from privnb.computation import Computation
 from privnb.errors import ConfigError, RequestRefused, StateError, UnknownName
 from privnb.owner import open_desk
 from privnb.site import database as tables
 from privnb.site import review
 from privnb.site.grants import Grant, record_grant
-from privnb.site.scan import scan
 
 
 @pytest.fixture
@@ -69,8 +67,7 @@ def test_a_request_is_shown_with_all_that_was_found_out(site, desk):
     item = desk.item(name)
     assert (item.analyst, item.purpose, item.tables) == (ANA, "research", ("visits",))
     assert (item.source, item.parameters, item.output_name) == (SOURCE, {"age": 40}, "table")
-    found = scan(Computation(kind="python", source=SOURCE), packages=(), schemas=())
-    assert (item.findings, item.imports) == (found.findings, found.imports)
+    assert item.findings == ("line 1: cannot tell where table gets its value",)
     assert (item.mock_output, item.mock_problem) == (OUTPUT, "")
     assert (item.needed, item.approvals, len(item.reviewers)) == (2, (), 3)
     assert item.rule == "review of code and output"
