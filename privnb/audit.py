@@ -61,11 +61,12 @@ _ED25519 = b"\x01"
 """The type of signature by which C2SP's keys begin."""
 _ID_BYTES = 4
 _HASH_BYTES = 32
+_SALT_BYTES = 32
 _MOST_SIGNATURES = 16
 _LONGEST_NOTE = 16 * 1024
 _LONGEST_PROOF = 128
 _EVENT, _OPENINGS = '{"event":', ',"openings":'
-_MANY = 200
+_MANY = 64
 """How many lines of an export are compared with their canonical form at a time."""
 
 # ASCII that is seen, without the plus, which ends a name in a key.
@@ -129,11 +130,12 @@ def check_openings(event: Mapping[str, Any], openings: object) -> None:
         raise Unproved("The openings are not an object.")
     for field, opening in openings.items():
         try:
-            salt = opening["salt"]
+            written, committed = opening["salt"], event[field]
+            salt = bytes.fromhex(written)
             fits = (
-                event[field] == {"commitment": commitment(bytes.fromhex(salt), opening["value"])}
-                and len(opening) == len(("salt", "value"))
-                and _HEX_HASH.fullmatch(salt) is not None
+                committed["commitment"] == commitment(salt, opening["value"])
+                and (len(committed), len(opening), len(salt)) == (1, 2, _SALT_BYTES)
+                and salt.hex() == written
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             fits = False
