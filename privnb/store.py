@@ -6,12 +6,12 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from privnb import wire
 from privnb.computation import Computation
+from privnb.durable import replace_file
 from privnb.errors import BadMessage, StateError, UnknownName
 from privnb.messages import Problem, Reply, SiteDescription
 
@@ -147,17 +147,7 @@ def _write(path: Path, data: bytes) -> None:
     """Replace a file in one step, durably; on failure the old content stays."""
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(path, [data])
     except OSError as problem:
         raise StateError(
             f"{path} cannot be written: {problem.strerror}.",

@@ -18,7 +18,6 @@ import datetime as dt
 import fcntl
 import os
 import secrets
-import tempfile
 import time
 import urllib.parse
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from privnb import audit, wire
 from privnb.audit import Checkpoint, Proved, Unproved, VerifierKey
+from privnb.durable import replace_file
 from privnb.errors import AuditBroken, BadMessage, StateError, UnknownName
 
 if TYPE_CHECKING:
@@ -406,16 +406,6 @@ def _unusable(path: Path, problem: OSError) -> StateError:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Replace a file in one step, durably; on failure the old content stays."""
+    """Replace a file as a whole; its folder is made."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    replace_file(path, [data])

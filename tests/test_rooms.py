@@ -44,6 +44,7 @@ TO_A_PERSON = {
 
 MAY_IMPORT = {
     "privnb.audit": set(),
+    "privnb.durable": set(),
     "privnb.dp": PURE,
     "privnb.computation": PURE,
     "privnb.release": PURE | SHOWING,

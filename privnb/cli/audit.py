@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from privnb.durable import replace_file
 from privnb.errors import AuditBroken, ConfigError, PrivnbError, StateError
 
 if TYPE_CHECKING:
@@ -225,17 +224,7 @@ def _opened(directory: Path) -> Iterator[tuple[Database, AuditLog]]:
 def _write(path: Path, lines: Iterable[bytes]) -> None:
     """Write a file as a whole, readable by its owner only."""
     try:
-        handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(path, lines)
     except OSError as problem:
         raise StateError(
             f"{path} cannot be written: {problem.strerror}.",

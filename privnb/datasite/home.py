@@ -22,6 +22,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+from privnb.durable import replace_file
 from privnb.errors import StateError
 
 if TYPE_CHECKING:
@@ -43,17 +44,7 @@ _QUARANTINE_BYTES = 64 * 1024 * 1024
 
 def write_private(path: Path, data: bytes) -> None:
     """Replace a file as a whole, durably, with mode 0600."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    replace_file(path, [data])
 
 
 def make_durable(path: Path) -> None:
