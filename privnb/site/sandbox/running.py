@@ -85,7 +85,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
             floats = table.column(position).cast(pa.float64())
             table = table.set_column(position, field.name, floats)
     frame: pd.DataFrame = table.to_pandas(date_as_object=False, use_threads=False)
-    return frame.copy()  # what Arrow lends without copying cannot be written to
+    return frame
 
 
 def _cells(value: Any) -> int:

@@ -89,7 +89,7 @@ def _import_ahead(modules: Sequence[str]) -> None:
     for name in ("encodings.idna", "decimal", "zoneinfo", "concurrent.futures.thread", *modules):
         importlib.import_module(name)
     table = pa.table({"g": ["a", "b"], "y": [1.0, None], "d": pa.array([0, 1], pa.date32())})
-    frame = table.to_pandas(date_as_object=False, use_threads=False).copy()
+    frame = table.to_pandas(date_as_object=False, use_threads=False)
     declare(frame)
     declare(frame.groupby("g").agg(n=("y", "size"), y=("y", "mean")).describe())
     if "matplotlib.pyplot" in sys.modules:
