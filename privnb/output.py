@@ -451,6 +451,10 @@ def _require_rows(output: Output) -> None:
         fits = 0 < len(output.shape) <= _MOST_DIMENSIONS and min(output.shape) >= 0
         if not fits or math.prod(output.shape) != len(output.rows):
             raise BadMessage("The array's shape does not fit its elements.")
+        # Whoever draws it lays its other axes side by side, also where a zero means no elements.
+        drawn = output.shape[1:] if output.rows else output.shape
+        if math.prod(filter(None, drawn)) > _MOST_COLUMNS:
+            raise BadMessage(f"The array is wider than {_MOST_COLUMNS:,} columns.")
 
 
 def _require_columns(output: Output) -> None:

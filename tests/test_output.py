@@ -159,6 +159,7 @@ def test_an_array_keeps_its_shape():
     array = np.arange(24).reshape(2, 3, 4)
     assert travelled(array).tolist() == array.tolist()
     assert travelled(np.zeros((0, 3))).shape == (0, 3)
+    assert travelled(np.arange(20_000)).shape == (20_000,)
     assert travelled(np.array([["a", "b"]])).tolist() == [["a", "b"]]
 
 
@@ -237,6 +238,10 @@ INTEGER = OutputColumn(name="n", type="integer", role="value")
         Output(kind="array", columns=(INTEGER,), rows=((1,),), shape=(2,)),
         Output(kind="array", columns=(INTEGER,), rows=((1,),), shape=(-1, -1)),
         Output(kind="array", columns=(INTEGER,), rows=(), shape=(0, 2**200)),
+        Output(kind="array", columns=(INTEGER,), rows=(), shape=(0, 10**12)),
+        Output(kind="array", columns=(INTEGER,), rows=(), shape=(10**12, 0)),
+        Output(kind="array", columns=(INTEGER,), rows=(), shape=(0, 0, 200, 200)),
+        Output(kind="array", columns=(INTEGER,), rows=((1,),) * 10_001, shape=(1, 10_001)),
         Output(kind="array", columns=(INTEGER,), rows=((1,),), shape=(1,) * 33),
     ],
 )

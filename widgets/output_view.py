@@ -74,7 +74,7 @@ def _array(
     cells = [row[0] for row in rows]
     position = {"name": "position", "type": "", "index": True}
     width = shape[1] if len(shape) == _GRID else 1
-    if width < 1 or len(cells) % width:
+    if not cells or width < 1 or len(cells) % width:
         width = 1
     if width == 1:
         numbered: list[list[str | None]] = [
