@@ -22,6 +22,7 @@ PURE = {
     "privnb.output",
     "privnb.pixels",
     "privnb.release",
+    "privnb.unseen",
     "privnb.wire",
 }
 SHOWING = {
@@ -40,6 +41,7 @@ TO_A_PERSON = {
     "privnb.markup",
     "privnb.owner",
     "privnb.review_item",
+    "privnb.unseen",
 }
 
 MAY_IMPORT = {
@@ -54,6 +56,7 @@ MAY_IMPORT = {
     "privnb.output": PURE,
     "privnb.pixels": PURE,
     "privnb.review_item": PURE,
+    "privnb.unseen": set(),
     "privnb.magics": TO_A_PERSON | {"privnb.widgets", "privnb.request"},
     "privnb.widgets": TO_A_PERSON,
 }

@@ -1,8 +1,9 @@
-"""Text that hides nothing from a reviewer: highlighted code, differences, and what stands in cells.
+"""Text as a reviewer has to see it: highlighted code, differences, and what stands in cells.
 
-A character that cannot be seen, or that turns others around, is written as its Python escape.
-Letters that merely look like others are left as they are. Lines end where Python ends them (LF,
-CR LF, CR) and nowhere else: a lone CR must not let code look like the rest of a comment.
+A control, or a character of which nothing is seen, is written as its Python escape. Letters are
+left as they are: those that merely look like others, and those that are written from right to left,
+which the style sheet keeps in the order in which Python reads them. Lines end where Python ends
+them (LF, CR LF, CR) and nowhere else: a lone CR must not let code look like the rest of a comment.
 """
 
 # Pygments has no types:
@@ -13,6 +14,8 @@ from __future__ import annotations
 import functools
 import re
 from typing import TYPE_CHECKING, TypeAlias
+
+from privnb.unseen import escaped, is_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,16 +28,10 @@ Line: TypeAlias = list[tuple[str, str]]
 ESCAPE = "escape"
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_PRINTABLE_BUT_UNSEEN = frozenset(
-    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
-    + "".join(map(chr, range(0xFE00, 0xFE10)))
-    + "".join(map(chr, range(0xE0100, 0xE01F0)))
-)
-"""Joiners, fillers, blank Braille, variation selectors: Python calls them printable."""
 
 
 def visible(text: object) -> str:
-    r"""Write invisible and reversing characters as escapes; line ends and tabs stay.
+    r"""Write controls and characters that are not seen as escapes; line ends and tabs stay.
 
     >>> visible("a" + chr(0x202E) + "b" + chr(0))
     'a\\u202eb\\x00'
@@ -87,21 +84,15 @@ def _append(line: Line, piece: tuple[str, str]) -> None:
 def _pieces(kind: str, text: str) -> Iterator[tuple[str, str]]:
     plain = ""
     for character in text:
-        if _is_seen(character):
+        if character in "\n\t" or is_seen(character):
             plain += character
             continue
         if plain:
             yield kind, plain
             plain = ""
-        yield ESCAPE, character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        yield ESCAPE, escaped(character)
     if plain:
         yield kind, plain
-
-
-def _is_seen(character: str) -> bool:
-    if character in "\n\t":
-        return True
-    return character.isprintable() and character not in _PRINTABLE_BUT_UNSEEN
 
 
 def _tokens(source: str) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from privnb.unseen import escaped, is_seen, moves_others
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,12 +21,6 @@ _LONG_LINE = 200
 _FAR = re.compile(r"\S[ \t]{40,}(?=\S)")
 _CLIP = 70
 _MOST_NAMED = 4
-# Python calls these printable, but nothing is seen of them.
-_UNSEEN = frozenset(
-    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
-    + "".join(map(chr, range(0xFE00, 0xFE10)))
-    + "".join(map(chr, range(0xE0100, 0xE01F0)))
-)
 
 
 def lines_of(source: str) -> list[str]:
@@ -39,7 +35,7 @@ def shown(text: str) -> str:
     >>> shown("a" + chr(0x202E) + "b" + chr(27))
     'a\\u202eb\\x1b'
     """
-    return "".join(c if _is_seen(c) else _escaped(c) for c in text)
+    return "".join(escaped(c) if not is_seen(c) or moves_others(c) else c for c in text)
 
 
 def clipped(text: str, *, most: int = _CLIP) -> str:
@@ -59,12 +55,17 @@ def text_remarks(source: str) -> Iterator[Remark]:
                 yield 1, number, "far", "has code far to the right, behind many blanks"
             continue
         odd = {c for c in line if not (c.isascii() and c.isprintable()) and c != "\t"}
-        hidden = {c for c in odd if not _is_seen(c)}
+        hidden = {c for c in odd if not is_seen(c)}
+        turned = {c for c in odd - hidden if moves_others(c)}
+        foreign = odd - hidden - turned
         if hidden:
             told = f"has characters that are not seen, or that move others: {_names(hidden)}"
             yield 0, number, "hidden", told
-        if odd - hidden:
-            told = f"has characters that may look like others: {_names(odd - hidden)}"
+        if turned:
+            told = "has letters that programs show in another order than Python reads them"
+            yield 0, number, "turned", f"{told}: {_names(turned)}"
+        if foreign:
+            told = f"has characters that may look like others: {_names(foreign)}"
             yield 2, number, "foreign", told
         if len(line) > _LONG_LINE:
             yield 2, number, "long", f"is {len(line):,} characters long: look at all of it"
@@ -80,14 +81,6 @@ def _lone_returns(source: str) -> Iterator[int]:
             yield number
 
 
-def _is_seen(character: str) -> bool:
-    return character.isprintable() and character not in _UNSEEN
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-
 def _names(characters: set[str]) -> str:
     names = [_named(c) for c in sorted(characters)]
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
@@ -96,5 +89,5 @@ def _names(characters: set[str]) -> str:
 
 def _named(character: str) -> str:
     name = unicodedata.name(character, "no name").lower()
-    sight = f"{character} " if _is_seen(character) else ""
+    sight = f"{character} " if shown(character) == character else ""
     return f"{sight}U+{ord(character):04X} ({name})"

@@ -232,6 +232,35 @@ def test_hostile_text_is_only_text(lab, screenshots):
     inbox.screenshot(path=screenshots / "review-hostile.png")
 
 
+IN_ORDER_OF_SIGHT = """elements => elements.map((element) => {
+  const seen = [];
+  const walk = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode;
+    for (let at = 0; at < node.length; at += 1) {
+      const range = document.createRange();
+      range.setStart(node, at);
+      range.setEnd(node, at + 1);
+      seen.push([range.getBoundingClientRect().left, node.data[at]]);
+    }
+  }
+  const sight = seen.toSorted(([a], [b]) => a - b).map(([, text]) => text).join("");
+  return [element.textContent, sight];
+})"""
+
+
+def test_letters_of_right_to_left_scripts_turn_nothing_around(lab):
+    source = "\u05d0 = 7\nresult = \u05d0 - \u05d1\nx = ['\u0627', 1, 2, '\u0628']"
+    item = f"review_item(1, source={source!r}, findings=(), parameters={{'\u05d0': '\u05d1 - 1'}})"
+    _, inbox = opened(lab, "right-to-left.ipynb", item)
+    pick(inbox, "ana@uni.example")
+    for texts in (".pn-pane >> nth=0 >> .pn-lines code", ".pn-facts dd", ".pn-facts dt"):
+        found = inbox.locator(texts).evaluate_all(IN_ORDER_OF_SIGHT)
+        assert found
+        for text, seen in found:
+            assert len(text) > 40 or seen == text  # a longer one may fill several lines
+
+
 def test_two_hundred_requests_stay_usable(lab, screenshots):
     _, inbox = opened(lab, "many.ipynb", "*[review_item(n) for n in range(200)]")
     assert inbox.locator(".pn-item").count() == 200

@@ -150,7 +150,7 @@ def test_errors_are_two_lines(site, tmp_path):
         assert [line.split(":")[0] for line in lines] == ["Error", "Hint"]
 
 
-HOSTILE = "\x1b]0;owned\x07\u202e\u2066[bold red]:smile:[/]\x9b31m\u200b"
+HOSTILE = "\x1b]0;owned\x07\u202e\u2066[bold red]:smile:[/]\x9b31m\u200b\u05d0"
 
 
 def test_nothing_an_analyst_writes_reaches_the_terminal_as_it_is(site):
@@ -179,6 +179,7 @@ def test_nothing_an_analyst_writes_reaches_the_terminal_as_it_is(site):
     ]
     for text in texts:
         assert all(c.isprintable() or c == "\n" for c in text), ascii(text)
+        assert "\u05d0" not in text  # it would turn around what is beside it
     assert "[bold red]:smile:[/]" in texts[1]
     assert "cell\\x1b]0;owned" in texts[2]
     assert "2  import os" in texts[1]

@@ -211,6 +211,14 @@ def test_letters_that_look_like_others_are_named():
     )
 
 
+@pytest.mark.parametrize("letter", ["\u05d0", "\u0627", "\u0661"])
+def test_letters_that_turn_code_around_are_said_first_and_written_as_escapes(letter):
+    found = look(f"total = visits.mdvis.mean()\nround(total - {letter!r})\n")
+    assert found.findings[0].startswith("line 2: has letters that programs show in another order")
+    assert f"U+{ord(letter):04X}" in found.findings[0]
+    assert letter not in wire.encode(found).decode()
+
+
 def test_code_behind_a_bare_carriage_return_is_not_part_of_the_comment():
     found = findings("# harmless\rimport os\rx")
     assert "line 1: ends in a bare carriage return" in found

@@ -35,6 +35,7 @@ def test_code_is_highlighted_line_by_line():
         ("\ufeff", r"\ufeff"),
         ("\u3164", r"\u3164"),
         ("\ufe0f", r"\ufe0f"),
+        ("\U0001d159", r"\U0001d159"),
         ("\U000e0041", r"\U000e0041"),
         ("\ud800", r"\ud800"),
     ],
