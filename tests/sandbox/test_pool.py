@@ -166,6 +166,11 @@ def test_an_output_that_cannot_leave_is_named_by_type(sandbox):
     assert sandbox.run(cell("class Secret34: pass\nSecret34()")).output_type == "another type"
 
 
+def test_an_output_that_is_too_wide_is_told_from_a_worker_that_died(sandbox):
+    wide = sandbox.run(cell("import numpy as np\nnp.zeros((0, 20_000))"))
+    assert wide == Failed(reason="size")
+
+
 def test_a_frame_goes_in_and_comes_back(sandbox):
     ended = sandbox.run(cell("visits.groupby('ward').agg({'age': ['mean', 'max']})"))
     expected = pd.DataFrame(

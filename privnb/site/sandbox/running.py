@@ -10,7 +10,8 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from privnb import wire
-from privnb.output import Undeclarable, declare
+from privnb.errors import BadMessage, QueryRefused
+from privnb.output import Undeclarable, check, declare
 from privnb.site.sandbox.cell import Job, Reply
 from privnb.site.sandbox.known import KNOWN_ERRORS
 
@@ -44,9 +45,13 @@ def run_job(job: Job, tables: dict[str, pa.Table]) -> bytes:
         value = _evaluate(job, tables)
         if _cells(value) > job.output_bytes // 2:  # each takes two bytes or more
             return wire.encode(Reply(status="size"))
-        reply = wire.encode(Reply(status="done", output=declare(value)))
+        output = declare(value)
+        check(output, max_rows=job.output_bytes, max_bytes=job.output_bytes)
+        reply = wire.encode(Reply(status="done", output=output))
     except Undeclarable as problem:
         reply = wire.encode(Reply(status="output", output_type=_short(problem.type_name)))
+    except (BadMessage, QueryRefused):  # wider or longer than any output may be
+        reply = wire.encode(Reply(status="size"))
     except MemoryError:
         value = None  # leaves room for the answer
         reply = wire.encode(Reply(status="memory"))
