@@ -58,7 +58,7 @@ class Computation:
         versions can say more.
         """
         said = dataclasses.asdict(self).items()
-        form = {name: value for name, value in said if value is not None}
+        form = {name: value for name, value in said if value not in (None, {}, ())}
         return wire.sha256_hex(wire.canonical_json(form))
 
 

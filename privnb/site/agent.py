@@ -166,9 +166,9 @@ class Agent:
         self._database.close()
         self._lock.release()
 
-    def _handle(self, job: ArrivedJob) -> bool:
+    def _handle(self, job: ArrivedJob, *, owed: bool = False) -> bool:
         key = (job.sender, job.name)
-        if key in self._hopeless or self._answering.is_parked(*key):
+        if key in self._hopeless or (not owed and self._answering.is_parked(*key)):
             return False
         if not self._rates.setdefault(job.sender, _Rate()).allows():
             return False
@@ -258,9 +258,8 @@ class Agent:
         for record in self._answering.book.owed():
             if (record.sender, record.name) not in handled:
                 files = self._answering.files_of(record)
-                answered += self._handle(
-                    ArrivedJob(sender=record.sender, name=record.name, files=files)
-                )
+                job = ArrivedJob(sender=record.sender, name=record.name, files=files)
+                answered += self._handle(job, owed=True)
         return answered
 
     def _report(self, problem: Exception, *, first: bool) -> None:

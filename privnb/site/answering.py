@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from privnb import wire
 from privnb.computation import Computation
 from privnb.datasite.ports import ArrivedJob
+from privnb.errors import PrivnbError
 from privnb.messages import SOURCE_FILES, SUBMISSION_FILE, Submission
 from privnb.site import ledger
 from privnb.site.approving import Approving
@@ -157,10 +158,13 @@ class Answering:
 
     @staticmethod
     def files_of(record: Record) -> Mapping[str, bytes]:
-        """Rebuild the files of a stored request, as far as they were kept."""
+        """Rebuild the files of a stored request, as far as they were kept and can be read."""
         if record.submission is None:
             return {}
-        computation = stored_computation(record)
+        try:
+            computation = stored_computation(record)
+        except (PrivnbError, ValueError):
+            return {}
         source = computation.source.encode("utf-8", "surrogatepass")
         return {SUBMISSION_FILE: record.submission, SOURCE_FILES[computation.kind]: source}
 

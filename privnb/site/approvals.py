@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from privnb.errors import AccessRefused, PrivnbError, RequestRefused
 from privnb.site import review
-from privnb.site.database import requests, reviews
+from privnb.site.database import decisions, requests, reviews
 from privnb.site.grants import still_granted
 from privnb.site.policy import Decision, Route, refusal, route_of, wrong_purpose
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["IN_REVIEW", "Approvals"]
 
 IN_REVIEW = ("waiting", "held")
-_MOST_WAITING = 20
-"""How many requests of one analyst may wait for people at a time."""
+_UNDER_WAY = (*IN_REVIEW, "approved", "running", "cleared", "denied")
+_MOST_UNDER_WAY = 20
+"""How many requests of one analyst may be under way at a time."""
 _NO_WAY = Route(rule="no rule lets it out any more", code=True, output=True)
 
 
@@ -51,17 +52,24 @@ class Approvals:
         template = self._template(computation)
         route = route_of(computation, review=self._config.review, template=template)
         problem = (
-            self.access(connection, analyst, computation)
-            or _denied(connection, computation)
+            self.objection(connection, analyst, computation)
             or (_no_way_out() if route is None else None)
             or _too_often(connection, analyst, template, route)
             or _too_many(connection, analyst)
+            or _under_way(connection, analyst, computation, route)
         )
         if problem is not None or route is None:
             return refusal(problem or _no_way_out()), None
         return Decision(outcome="release" if route.by_rule else "wait", rule=route.rule), route
 
-    def access(
+    def objection(
+        self, connection: sa.Connection, analyst: str, computation: Computation
+    ) -> PrivnbError | None:
+        """Return why a computation may not go on, whatever was approved; None if nothing is."""
+        refused = self._access(connection, analyst, computation)
+        return refused or _denied(connection, analyst, computation)
+
+    def _access(
         self, connection: sa.Connection, analyst: str, computation: Computation
     ) -> AccessRefused | None:
         """Return why the analyst may not use the tables for the purpose now, if so."""
@@ -126,12 +134,21 @@ class Approvals:
         )
 
 
-def _denied(connection: sa.Connection, computation: Computation) -> PrivnbError | None:
-    reason = review.denial_of(connection, computation.digest)
-    if reason is None:
+def _denied(
+    connection: sa.Connection, analyst: str, computation: Computation
+) -> PrivnbError | None:
+    row = connection.execute(
+        sa.select(decisions.c.analyst, decisions.c.reason)
+        .where(decisions.c.digest == computation.digest, decisions.c.verdict == "deny")
+        .order_by((decisions.c.analyst == analyst).desc(), decisions.c.seq.desc())
+        .limit(1)
+    ).first()
+    if row is None:
         return None
+    # A reason may speak of the analyst it was written for.
+    why = f": {row.reason}" if row.analyst == analyst else "."
     return RequestRefused(
-        f"This very computation was denied before: {reason}",
+        f"This very computation was denied before{why}",
         hint="Change it, then ask again: the same text stays refused.",
         code="E_DENIED",
     )
@@ -154,7 +171,6 @@ def _too_often(
         connection,
         reviews.c.analyst == analyst,
         reviews.c.rule == route.rule,
-        requests.c.state != "refused",
     )
     if used < template.runs_per_analyst:
         return None
@@ -166,12 +182,33 @@ def _too_often(
 
 
 def _too_many(connection: sa.Connection, analyst: str) -> PrivnbError | None:
-    waiting = _count(connection, reviews.c.analyst == analyst, requests.c.state.in_(IN_REVIEW))
-    if waiting < _MOST_WAITING:
+    waiting = _count(connection, reviews.c.analyst == analyst, requests.c.state.in_(_UNDER_WAY))
+    if waiting < _MOST_UNDER_WAY:
         return None
     return RequestRefused(
-        f"{_MOST_WAITING} of your requests wait for the reviewers already.",
-        hint="Wait until they have decided on some.",
+        f"{_MOST_UNDER_WAY} of your requests are under way at this site already.",
+        hint="Wait until some have ended.",
+        code="E_BUSY",
+    )
+
+
+def _under_way(
+    connection: sa.Connection, analyst: str, computation: Computation, route: Route | None
+) -> PrivnbError | None:
+    """Refuse a second copy of what reviewers have to look at: one decision is enough."""
+    if route is None or route.by_rule:
+        return None
+    same = _count(
+        connection,
+        reviews.c.analyst == analyst,
+        reviews.c.digest == computation.digest,
+        requests.c.state.in_(_UNDER_WAY),
+    )
+    if not same:
+        return None
+    return RequestRefused(
+        "This very computation of yours is under way already.",
+        hint="See how far it is: %privnb requests",
         code="E_BUSY",
     )
 

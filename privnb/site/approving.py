@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from privnb import wire
 from privnb.errors import PrivnbError, QueryRefused, RequestRefused, StateError
 from privnb.messages import Reply
+from privnb.output import Output, OutputColumn
 from privnb.site import review
 from privnb.site.approvals import IN_REVIEW, Approvals
 from privnb.site.audit import AuditLog, record_event
@@ -36,6 +37,7 @@ from privnb.site.policy import refusal
 from privnb.site.python_engine import PythonEngine, Ran
 from privnb.site.refusing import Outgoing, Refusing, public
 from privnb.site.reporting import About, failure, log_decision, problem_reply, record_decision
+from privnb.site.requests import Record, RequestBook, Standing
 from privnb.site.runs import Runs
 
 if TYPE_CHECKING:
@@ -47,11 +49,9 @@ if TYPE_CHECKING:
     from privnb.computation import Computation
     from privnb.datasite.ports import ArrivedJob
     from privnb.messages import Submission
-    from privnb.output import Output
     from privnb.site.config import SiteConfig
     from privnb.site.database import Database
     from privnb.site.liveness import AgentLock
-    from privnb.site.requests import Record, RequestBook
     from privnb.site.sandbox import Failed
     from privnb.site.serving import Serving
 
@@ -63,6 +63,10 @@ _LOOK_SECONDS = 0.1
 """How often the agent looks for decisions of reviewers."""
 _PATROL_SECONDS = 5.0
 """How often it looks whether what waits has expired, or lost its grant."""
+_SURE_SECONDS = 60.0
+"""How long the wall clock must say that a request has expired."""
+_FORGET_SECONDS = 60.0
+"""How long the result of a mock run is kept for a job that is not shown again."""
 _DUE = ("approved", "running", "cleared", "denied")
 _DEFAULT_DAYS = 30
 
@@ -103,6 +107,10 @@ class Approving:
         self._parked: set[tuple[str, str]] = set()
         # Run but not yet stored, because the disk was full: to be stored, never run again.
         self._unstored: dict[tuple[str, str], Ran | Failed | BaseException] = {}
+        # Rows that can neither go on nor be ended: their content is broken.
+        self._set_aside: set[tuple[str, str]] = set()
+        self._over: dict[tuple[str, str], float] = {}
+        self._told_of_sandbox = False
         self._next_look = self._next_patrol = 0.0
 
     @property
@@ -131,12 +139,7 @@ class Approving:
         computation: Computation,
     ) -> Outgoing | None:
         """Take in a Python computation; None while it waits or runs."""
-        about = About(
-            action=submission.action,
-            digest=computation.digest,
-            table=",".join(computation.tables or ()) or "-",
-            purpose=computation.purpose or "-",
-        )
+        about = self._about(submission.action, computation)
         try:
             python = self._require_python()
             python.check(computation)
@@ -209,13 +212,22 @@ class Approving:
             self._start(entry, computation, python)
         return None
 
+    def _about(self, action: str, computation: Computation) -> About:
+        """Say of a request what is this site's own: log and events keep nothing else of it."""
+        schemas = {table.name: table.schema for table in self._config.tables}
+        tables = [table for table in computation.tables or () if table in schemas]
+        purposes = {purpose for schema in schemas.values() for purpose in schema.purposes}
+        known = computation.purpose in purposes
+        return About(
+            action=action,
+            digest=computation.digest,
+            table=",".join(dict.fromkeys(tables)) or "-",
+            purpose=computation.purpose if known and computation.purpose else "-",
+        )
+
     def _require_python(self) -> PythonEngine:
         if self._python is None:
-            raise RequestRefused(
-                "This site takes no Python cells.",
-                hint="Ask in SQL, or ask its owner.",
-                code="E_NO_PYTHON",
-            )
+            raise _no_python()
         return self._python
 
     # What is under way
@@ -246,14 +258,16 @@ class Approving:
         moment = time.monotonic()
         if moment >= self._next_look:
             self._next_look = moment + _LOOK_SECONDS
-            for record in self._records(_DUE):
-                ended += self._carefully(record, self._go_on)
+            self._runs.forget_old("mock", seconds=_FORGET_SECONDS)
+            for standing in self._in_states(_DUE):
+                ended += self._carefully(standing, self._go_on)
         if moment >= self._next_patrol:
             self._next_patrol = moment + _PATROL_SECONDS
-            for record in self._records(IN_REVIEW):
-                ended += self._carefully(record, self._patrol)
-        for each in ended:
-            self._parked.discard((each.record.sender, each.record.name))
+            waiting = self._in_states(IN_REVIEW)
+            for standing in waiting:
+                ended += self._carefully(standing, self._patrol)
+            alive = {(each.sender, each.name) for each in waiting}
+            self._over = {key: since for key, since in self._over.items() if key in alive}
         return ended
 
     def fail(self, record: Record) -> Outgoing | None:
@@ -261,37 +275,61 @@ class Approving:
         ended = self._endings.end(record, Refusal(problem=failure(), failed=True))
         return None if ended is None else ended.outgoing
 
-    def _records(self, states: tuple[str, ...]) -> list[Record]:
+    def _in_states(self, states: tuple[str, ...]) -> list[Standing]:
         with self._database.read() as snapshot:
             found = self._book.in_states(snapshot, states)
-        return [each for each in found if not self._lock.is_other_alive(each.agent)]
+        return [
+            each
+            for each in found
+            if (each.sender, each.name) not in self._set_aside
+            and not self._lock.is_other_alive(each.agent)
+        ]
 
-    def _carefully(self, record: Record, step: Callable[[Record], list[Ended]]) -> list[Ended]:
+    def _carefully(self, standing: Standing, step: Callable[[Record], list[Ended]]) -> list[Ended]:
         """Take a step; should it fail for a reason nobody foresaw, end the request with that."""
+        key = (standing.sender, standing.name)
+        if key in self._unstored or self._runs.has((*key, "run")):
+            return []
+        record = self._book.find(*key)
+        if record is None or record.state != standing.state:
+            return []
         try:
             return step(record)
         except StateError:
             raise
         except Exception:
             logger.exception("request %s of %s", record.name, record.sender)
+        try:
             return self._end(record, Refusal(problem=failure(), failed=True))
+        except StateError:
+            raise
+        except Exception:
+            logger.exception("request %s is set aside until the next start", record.name)
+            self._set_aside.add(key)
+            return []
 
     def _go_on(self, record: Record) -> list[Ended]:
-        key = (record.sender, record.name)
-        if key in self._unstored or self._runs.has((*key, "run")):
+        if record.state == "denied":
+            return self._refuse_denied(record)
+        if self._python is None:
+            return self._without_python(record)
+        if record.state == "cleared":
+            return self._release_cleared(record)
+        if record.state == "running" and record.agent == self._lock.name:
+            with self._database.read() as snapshot:  # there was no room for it before
+                _, computation = self._found(snapshot, record)
+            self._start(record, computation, self._python)
             return []
-        match record.state:
-            case "running" if record.agent == self._lock.name:  # there was no room for it before
-                with self._database.read() as snapshot:
-                    _, computation = self._found(snapshot, record)
-                self._start(record, computation, self._require_python())
-                return []
-            case "approved" | "running":
-                return self._take_up(record)
-            case "cleared":
-                return self._release_cleared(record)
-            case _:
-                return self._refuse_denied(record)
+        return self._take_up(record)
+
+    def _without_python(self, record: Record) -> list[Ended]:
+        """Wait for a sandbox, or refuse where the owner takes no Python any more."""
+        if self._config.python is None:
+            return self._end(record, Refusal(problem=_no_python()))
+        if not self._told_of_sandbox:
+            logger.error("requests that are approved wait until the sandbox can be opened")
+            self._told_of_sandbox = True
+        return []
 
     def _take_up(self, record: Record) -> list[Ended]:
         """Run an approved computation, or one over which an agent died."""
@@ -303,7 +341,7 @@ class Approving:
         )
         with self._database.write() as transaction:
             _, computation = self._found(transaction, record)
-            refused = self._approvals.access(transaction, record.sender, computation)
+            refused = self._approvals.objection(transaction, record.sender, computation)
             route = self._approvals.route(computation)
             sound = self._approvals.may_run(transaction, record, route)
             to = running if sound else dataclasses.replace(record, state="waiting", attempts=0)
@@ -347,19 +385,25 @@ class Approving:
         return self._end(record, Refusal(problem=problem))
 
     def _patrol(self, record: Record) -> list[Ended]:
-        """Refuse what has waited too long, or whose grant is gone."""
+        """Refuse what has waited too long, was denied elsewhere, or whose grant is gone."""
         with self._database.read() as snapshot:
             found, computation = self._found(snapshot, record)
-            problem: PrivnbError | None = self._approvals.access(
-                snapshot, record.sender, computation
-            )
-        if found.expires <= review.stamp(self._now()):
+            problem = self._approvals.objection(snapshot, record.sender, computation)
+        if problem is None and self._is_over(record, found):
             problem = RequestRefused(
                 "Nobody decided on this request in time.",
                 hint="Ask again, and tell the reviewers.",
                 code="E_EXPIRED",
             )
         return [] if problem is None else self._end(record, Refusal(problem=problem))
+
+    def _is_over(self, record: Record, found: review.Review) -> bool:
+        """Tell whether a request has expired, by a clock that has said so for a while."""
+        key = (record.sender, record.name)
+        if found.expires > review.stamp(self._now()):
+            self._over.pop(key, None)
+            return False
+        return time.monotonic() - self._over.setdefault(key, time.monotonic()) >= _SURE_SECONDS
 
     # Cells that run
 
@@ -377,23 +421,27 @@ class Approving:
         """Keep what cells gave that have ended."""
         for key in self._runs.done():
             sender, name, what = key
-            if what == "mock":  # the datasite shows the job again, and `begin` takes it
-                continue
-            future = self._runs.take(key)
-            if future is None:
-                continue
-            if what == "run":
+            if what == "run" and (future := self._runs.take(key)) is not None:
                 self._unstored[sender, name] = future.exception() or future.result()
-            elif future.exception() is None:
-                self._keep_mock(sender, name, "", output=future.result())
-            else:
-                self._keep_mock(sender, name, _told(future).message)
+            elif what == "prepare" and (future := self._runs.peek(key)) is not None:
+                if future.exception() is None:
+                    self._keep_mock(sender, name, "", output=future.result())
+                else:
+                    self._keep_mock(sender, name, _told(future).message)
+                self._runs.take(key)
         ended: list[Ended] = []
         for place, outcome in list(self._unstored.items()):
             record = self._book.find(*place)
             if record is not None and (record.state, record.agent) == ("running", self._lock.name):
-                ended += self._carefully(record, partial(self._finish, outcome=outcome))
-            del self._unstored[place]
+                del self._unstored[place]
+                try:
+                    standing = Standing(*place, record.state, record.agent)
+                    ended += self._carefully(standing, partial(self._finish, outcome=outcome))
+                except StateError:
+                    self._unstored[place] = outcome
+                    raise
+            else:
+                del self._unstored[place]
         return ended
 
     def _keep_mock(
@@ -413,10 +461,11 @@ class Approving:
         route = self._approvals.route(computation)
         if not isinstance(outcome, Ran):
             logger.info("request %s failed: %s, %s", record.name, outcome.reason, outcome.line)
-            # Why it failed may tell about the data: only code that somebody has read may say so.
-            seen = route.code or route.by_rule
-            told = self._require_python().problem(outcome) if seen else failure()
-            return self._end(record, Refusal(problem=told, failed=True))
+            problem = self._require_python().problem(outcome)
+            if not route.output:
+                return self._end(record, Refusal(problem=problem, failed=True))
+            # That and how it failed may tell about the data: it is an output like any other.
+            outcome = Ran(output=_as_output(problem), findings=("The cell failed; it says how.",))
         if not route.output and not outcome.findings:
             return self._end(record, ReleaseOf(computation=computation, output=outcome.output))
         if self._config.review is None:
@@ -471,7 +520,10 @@ class Approving:
 
     def _end(self, record: Record, ending: ReleaseOf | Refusal) -> list[Ended]:
         ended = self._endings.end(record, ending)
-        return [] if ended is None else [ended]
+        if ended is None:
+            return []
+        self._parked.discard((record.sender, record.name))
+        return [ended]
 
 
 def _mock_reply(
@@ -506,6 +558,20 @@ def _no_price() -> QueryRefused:
         "Python cells have no price: an exact output is not charged.",
         hint="Try the cell with --mock; the site's offer says who reviews it.",
     )
+
+
+def _no_python() -> RequestRefused:
+    return RequestRefused(
+        "This site takes no Python cells.",
+        hint="Ask in SQL, or ask its owner.",
+        code="E_NO_PYTHON",
+    )
+
+
+def _as_output(problem: PrivnbError) -> Output:
+    """Write a failure as a text, for reviewers to let out or not."""
+    column = OutputColumn(name="failure", type="string", role="value")
+    return Output(kind="scalar", columns=(column,), rows=((problem.message,),))
 
 
 def _nobody_looks() -> RequestRefused:

@@ -83,7 +83,7 @@ class Charging:
         self, job: ArrivedJob, previous: Record | None, computation: Computation
     ) -> Outgoing | None:
         """Plan, decide, reserve and compute; None if another agent was faster."""
-        about = About(action="run", digest=computation.digest, epsilon=computation.epsilon or "-")
+        about = About(action="run", digest=computation.digest)
         try:
             plan = self._engine.plan(computation)
             charge = self._engine.charge(plan, computation, analyst=job.sender, request=job.name)

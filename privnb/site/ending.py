@@ -111,7 +111,7 @@ class Endings:
     def _checked(
         self, transaction: sa.Connection, record: Record, ending: ReleaseOf
     ) -> ReleaseOf | Refusal:
-        refused = self._approvals.access(transaction, record.sender, ending.computation)
+        refused = self._approvals.objection(transaction, record.sender, ending.computation)
         if refused is not None:
             return Refusal(problem=refused)
         route = self._approvals.route(ending.computation)
@@ -154,8 +154,8 @@ class Endings:
 
 
 def _refused(transaction: sa.Connection, record: Record, ending: Refusal) -> Reply:
-    computation = stored_submission(record).computation
-    digest = None if computation is None else computation.digest
+    found = review.find(transaction, analyst=record.sender, request=record.name)
+    digest = None if found is None else found.digest
     reply = Reply(request=record.name, digest=digest, problem=problem_of(ending.problem))
     record_event(
         transaction,

@@ -78,6 +78,8 @@ def _check_parts(submission: Submission) -> None:
         raise BadMessage("The request names more requests or checkpoints than are read.")
     if not all(map(is_request_name, submission.requests)):
         raise BadMessage("An earlier request is named by 32 hexadecimal digits.")
+    if len(set(submission.requests)) < len(submission.requests):
+        raise BadMessage("An earlier request is named twice.")
     access = submission.access
     if access is not None and len(access.reason) > MAX_REASON:
         raise BadMessage(f"A reason has at most {MAX_REASON} characters.")

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from privnb.site.python_config import Template
     from privnb.site.review_config import ReviewConfig
 
-__all__ = ["Decision", "Route", "decide", "refusal", "route_of", "wrong_purpose"]
+__all__ = ["UNREAD", "Decision", "Route", "decide", "refusal", "route_of", "wrong_purpose"]
+
+UNREAD = "review of output"
+"""The rule of computations whose code nobody looks at before it runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

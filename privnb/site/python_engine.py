@@ -303,4 +303,6 @@ def _review_in_words(config: SiteConfig) -> str:
         return "only the owner's templates are released"
     what = {"code": "the code", "output": "the output", "both": "the code, then the output"}
     of = f"{review.needed} of {len(review.reviewers)} reviewers"
-    return f"{of} look at {what[review.mode]} before anything leaves"
+    listed = bool(config.templates or review.release)
+    but = ", except the owner's templates and what is on the owner's list" if listed else ""
+    return f"{of} look at {what[review.mode]}, before anything leaves{but}"

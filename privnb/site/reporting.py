@@ -94,7 +94,7 @@ def log_decision(job: ArrivedJob, decision: Decision, about: About) -> None:
         decision.rule,
         one_line(job.sender),
         one_line(job.name),
-        about.table,
+        one_line(about.table),
         one_line(about.epsilon),
     )
 

@@ -21,7 +21,7 @@ is *owed* from the moment it is stored, or its price reserved, until the exchang
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -30,7 +30,7 @@ from privnb.site.database import Database, requests, utc_now
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Record", "RequestBook"]
+__all__ = ["Record", "RequestBook", "Standing"]
 
 _COLUMNS = (
     requests.c.sender,
@@ -72,6 +72,15 @@ class Record:
     submission: bytes | None
     reply: bytes | None
     succeeded: bool
+
+
+class Standing(NamedTuple):
+    """How far a request is, and with whom; without all that was sent."""
+
+    sender: str
+    name: str
+    state: str
+    agent: str
 
 
 class RequestBook:
@@ -168,12 +177,14 @@ class RequestBook:
             },
         )
 
-    def in_states(self, connection: sa.Connection, states: Sequence[str]) -> Sequence[Record]:
-        """Return the requests in these states, oldest first."""
+    def in_states(self, connection: sa.Connection, states: Sequence[str]) -> Sequence[Standing]:
+        """Return which requests are in these states, oldest first."""
         rows = connection.execute(
-            sa.select(*_COLUMNS).where(requests.c.state.in_(states)).order_by(requests.c.seq)
+            sa.select(requests.c.sender, requests.c.name, requests.c.state, requests.c.agent)
+            .where(requests.c.state.in_(states))
+            .order_by(requests.c.seq)
         ).all()
-        return [_record(row) for row in rows]
+        return [Standing(*row) for row in rows]
 
     def move(
         self, connection: sa.Connection, record: Record, *, state: str, agent: str, attempts: int

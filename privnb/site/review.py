@@ -136,6 +136,11 @@ def decide(  # noqa: PLR0913 - a decision has many parts
     _require_reviewer(config, key, review)
     _require_open(connection, config, review, stage=stage, key=key, now=now)
     subject = _require_unchanged(review, stage, seen)
+    if verdict == "approve" and denial_of(connection, review.digest) is not None:
+        raise RequestRefused(
+            f"The computation of request {review.request:.8} was denied in another request.",
+            hint="It stays refused until its analyst changes it.",
+        )
     at = stamp(now)
     statement = statement_of(
         site, review, stage=stage, verdict=verdict, reviewer=key.email, reason=reason, at=at,

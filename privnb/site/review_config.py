@@ -9,7 +9,7 @@ from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from privnb.datasite.names import is_email
-from privnb.site.reviewers import read_public
+from privnb.site.reviewers import person, read_public
 from privnb.site.toml_reader import Section
 
 __all__ = ["ReviewConfig", "read_review"]
@@ -93,6 +93,10 @@ def _read_reviewers(section: Section) -> dict[str, str]:
             read_public(key)
         except ValueError:
             declared.fail(f"{email!r} has no valid public key.", email, hint=hint)
+        for other in reviewers:
+            if person(other) == person(email):
+                problem = f"{email!r} is the same person as {other!r}."
+                declared.fail(problem, email, hint="Name each reviewer once.")
         for other, known in reviewers.items():
             if known == key:
                 problem = f"{email!r} has the same key as {other!r}."

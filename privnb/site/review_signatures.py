@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from privnb import wire
 from privnb.site.database import decisions
 from privnb.site.review_book import Review, Stage, find
-from privnb.site.reviewers import verify
+from privnb.site.reviewers import person, verify
 
 if TYPE_CHECKING:
     from privnb.site.config import SiteConfig
@@ -67,8 +67,9 @@ class Decision:
 
 def is_own(config: ReviewConfig, reviewer: str, analyst: str) -> bool:
     """Tell whether reviewer and analyst are one, by address or by a key under both addresses."""
-    own = {key for email, key in config.reviewers.items() if email.casefold() == analyst.casefold()}
-    return reviewer.casefold() == analyst.casefold() or config.reviewers.get(reviewer) in own
+    mine = person(analyst)
+    own = {key for email, key in config.reviewers.items() if person(email) == mine}
+    return person(reviewer) == mine or config.reviewers.get(reviewer) in own
 
 
 def statement_of(  # noqa: PLR0913 - a statement says it all

@@ -10,6 +10,7 @@ from privnb import wire
 from privnb.errors import BadMessage
 from privnb.messages import Reply, RequestState
 from privnb.site import database
+from privnb.site.policy import UNREAD
 from privnb.site.review_book import PASSED, TO_DECIDE, Review, Stage, stored
 from privnb.site.review_signatures import decisions_on, is_own
 
@@ -58,7 +59,7 @@ def states(
     rows = {
         row.name: row
         for row in connection.execute(
-            sa.select(book.c.name, book.c.state, book.c.at, book.c.reply).where(
+            sa.select(book.c.name, book.c.state, book.c.at, _REFUSAL).where(
                 book.c.sender == analyst, book.c.name.in_(names)
             )
         )
@@ -86,6 +87,11 @@ def state_of(
     made = [each for each in decisions_on(connection, site=site, review=review) if not each.problem]
     denial = next((each for each in made if each.verdict == "deny"), None)
     stage = review.stage
+    # How long a cell ran, and whether it ended, is its writer's to choose: while nobody has read
+    # it, running and held look the same.
+    unread = review.rule == UNREAD and review.state in ("running", TO_DECIDE["output"])
+    if unread:
+        stage = "output"
     if stage is not None:
         deciders = _still_deciding(site, review, stage, made)
     elif denial is not None:
@@ -94,22 +100,27 @@ def state_of(
         deciders = _decided(review, made)
     return RequestState(
         request=review.request,
-        state=STATES.get(review.state, "unknown"),
-        since=review.since if review.state == TO_DECIDE["code"] else review.changed,
+        state="output in review" if unread else STATES.get(review.state, "unknown"),
+        since=review.since if unread or stage == "code" else review.changed,
         deciders=deciders,
         until=review.expires if stage is not None else None,
         reason=denial.reason if denial is not None else _problem(reply),
     )
 
 
+_REFUSAL = sa.case(
+    (database.requests.c.state.in_(("refused", "failed")), database.requests.c.reply)
+).label("reply")
+"""Replies with a reason; what was released can be large, and is not read for this."""
+
+
 def _unreviewed(row: Any) -> RequestState:
     state = STATES.get(row.state, "unknown")
-    refusal = row.reply if state in ("refused", "failed") else None
     return RequestState(
         request=row.name,
         state=state,
         since="" if state == "unknown" else row.at,
-        reason=_problem(refusal),
+        reason=_problem(row.reply),
     )
 
 

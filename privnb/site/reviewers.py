@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-__all__ = ["ReviewerKey", "key_folder", "known_keys", "read_public", "verify"]
+__all__ = ["ReviewerKey", "key_folder", "known_keys", "person", "read_public", "verify"]
 
 _PREFIX = "ed25519:"
 _BYTES = 32
@@ -125,6 +125,16 @@ def verify(public: str, signature: bytes, statement: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def person(email: str) -> str:
+    """Return whose address this is: case, and what follows a plus, make nobody another person.
+
+    >>> person("Alice+studies@hospital.example")
+    'alice@hospital.example'
+    """
+    local, _, domain = email.casefold().rpartition("@")
+    return f"{local.partition('+')[0]}@{domain}"
 
 
 def read_public(text: str) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class Runs:
     threads
         How many functions run at a time.
     most_per_sender
-        How many keys one sender may have in here.
+        How many keys of one kind a sender may have in here; what does not fit comes again later.
 
     Examples
     --------
@@ -41,10 +43,11 @@ class Runs:
     >>> runs.close()
     """
 
-    def __init__(self, *, threads: int, most_per_sender: int = 16) -> None:
+    def __init__(self, *, threads: int, most_per_sender: int = 8) -> None:
         self._most = most_per_sender
         self._futures: dict[Key, Future[Any]] = {}
-        self._queues: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
+        self._ended: dict[Key, float] = {}
+        self._queues: dict[str, deque[tuple[Key, Callable[[], Any]]]] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [
@@ -55,15 +58,15 @@ class Runs:
             thread.start()
 
     def start(self, key: Key, work: Callable[[], Any]) -> bool:
-        """Queue ``work`` unless the key is in here already; False if its sender has too many."""
+        """Queue ``work`` unless the key is in here already; False if there are too many like it."""
         with self._changed:
             if key in self._futures:
                 return True
-            if sum(known[0] == key[0] for known in self._futures) >= self._most:
+            alike = sum((sender, what) == (key[0], key[2]) for sender, _, what in self._futures)
+            if alike >= self._most:
                 return False
-            future: Future[Any] = Future()
-            self._futures[key] = future
-            self._queues.setdefault(key[0], deque()).append((future, work))
+            self._futures[key] = Future()
+            self._queues.setdefault(key[0], deque()).append((key, work))
             self._changed.notify()
             return True
 
@@ -80,10 +83,24 @@ class Runs:
 
     def take(self, key: Key) -> Future[Any] | None:
         """Return the future of a key once it is done, and forget it; None before."""
+        with self._changed:
+            future = self._futures.get(key)
+            if future is None or not future.done():
+                return None
+            self._ended.pop(key, None)
+            return self._futures.pop(key)
+
+    def peek(self, key: Key) -> Future[Any] | None:
+        """Return the future of a key once it is done, and keep it."""
         future = self._futures.get(key)
-        if future is None or not future.done():
-            return None
-        return self._futures.pop(key)
+        return future if future is not None and future.done() else None
+
+    def forget_old(self, what: str, *, seconds: float) -> None:
+        """Forget what ended so long ago that nobody seems to come for it."""
+        before = time.monotonic() - seconds
+        for key, ended in list(self._ended.items()):
+            if key[2] == what and ended < before:
+                self.take(key)
 
     def done(self) -> list[Key]:
         """List the keys whose result can be taken."""
@@ -110,15 +127,20 @@ class Runs:
 
     def _work(self) -> None:
         while (turn := self._next()) is not None:
-            future, work = turn
+            key, work = turn
+            future = self._futures[key]
             try:
-                future.set_result(work())
+                value = work()
             except BaseException as problem:  # noqa: BLE001 - it is raised where the result is taken
-                future.set_exception(problem)
+                ended = partial(future.set_exception, problem)
+            else:
+                ended = partial(future.set_result, value)
             with self._changed:
+                self._ended[key] = time.monotonic()
+                ended()
                 self._changed.notify_all()
 
-    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+    def _next(self) -> tuple[Key, Callable[[], Any]] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or any(self._queues.values()))
             if self._closed:

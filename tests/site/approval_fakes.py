@@ -46,7 +46,7 @@ class FakeBox:
         self.runs.append(f"{'data' if real else 'mock'}: {cell.source}")
         if real and cell.source.startswith("HANG"):
             self.let_go.wait(30)
-            return Finished(output=declare(1), seconds=0)
+            return Finished(output=declare(100), seconds=0)
         if cell.source.startswith("FAIL"):
             return Failed(reason="error", error="KeyError", line=1)
         if real and cell.source.startswith("BUG"):
@@ -136,10 +136,8 @@ class PythonSite(Site):
 
     def new_agent(self, **kwargs) -> Agent:
         vars(self.config).update(self.settings)
-        python = PythonEngine(self.config, data=self.data, box=self.box)
-        return super().new_agent(
-            python=python, today=self.clock.today, now=self.clock.now, **kwargs
-        )
+        kwargs = {"python": PythonEngine(self.config, data=self.data, box=self.box)} | kwargs
+        return super().new_agent(today=self.clock.today, now=self.clock.now, **kwargs)
 
     def restart(self) -> None:
         """End the agent as kill -9 does, as far as the site can tell, and start another."""
@@ -183,19 +181,18 @@ class PythonSite(Site):
         record = self.agent._answering.book.find(sender, name)
         return record.state if record else ""
 
-    def decide(self, name, *, by=ALICE, verdict="approve", stage="code", reason=""):
-        """Have a reviewer decide on a request of Ana's."""
+    def decide(self, name, *, by=ALICE, sender=ANA, **decision):
+        """Have a reviewer decide: by default, approve the code."""
+        decision = {"verdict": "approve", "stage": "code", "reason": ""} | decision
         with self.database.write() as transaction:
             return review.decide(
                 transaction,
                 site=self.config,
                 key=self.keys[by],
-                analyst=ANA,
+                analyst=sender,
                 request=name,
-                stage=stage,
-                verdict=verdict,
-                reason=reason,
                 now=self.clock.now(),
+                **decision,
             )
 
     def reply(self, name: str, sender=ANA):

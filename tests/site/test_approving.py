@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 
 import pytest
@@ -10,8 +11,9 @@ from approval_fakes import ALICE, ANA, BOB, CAROL, CELL, PURPOSE, PythonSite
 
 from privnb import audit
 from privnb.computation import Computation
-from privnb.errors import SiteFailure
+from privnb.errors import RequestRefused, SiteFailure, StateError
 from privnb.messages import released_hash
+from privnb.site import approving, review
 from privnb.site import database as tables
 from privnb.site.python_config import ParameterRule, Template
 
@@ -156,6 +158,38 @@ def test_an_output_that_is_withheld_never_leaves_and_is_erased(site):
         assert snapshot.execute(sa.select(tables.reviews.c.output)).scalar() is None
 
 
+def test_what_was_denied_once_is_not_let_out_through_a_second_request(site):
+    site.grant(analyst="bo@uni.example")
+    first = site.send_cell()
+    second = site.send_cell(sender="bo@uni.example")
+    site.settle(first, until=("waiting",))
+    site.settle(second, until=("waiting",), sender="bo@uni.example")
+    site.decide(first, verdict="deny", reason="Ana asked for too much.")
+    with pytest.raises(RequestRefused, match="denied in another request"):
+        site.decide(second, by=BOB, sender="bo@uni.example")
+    site.settle(second, sender="bo@uni.example")
+    problem = site.reply(second, "bo@uni.example").problem
+    assert problem.code == "E_DENIED"
+    assert "Ana" not in problem.message
+
+
+def test_a_copy_of_what_waits_already_is_refused(site):
+    name = site.send_cell()
+    site.settle(name, until=("waiting",))
+    copy = site.send_cell()
+    site.settle(copy)
+    assert site.reply(copy).problem.code == "E_BUSY"
+
+
+def test_nobody_approves_their_own_request_under_another_form_of_their_address(site):
+    analyst = "alice+study@hospital.example"
+    site.grant(analyst=analyst)
+    name = site.send_cell(sender=analyst)
+    site.settle(name, until=("waiting",), sender=analyst)
+    with pytest.raises(RequestRefused, match="own request"):
+        site.decide(name, by=ALICE, sender=analyst)
+
+
 # Release by the owner's rules
 
 
@@ -197,6 +231,16 @@ def test_where_nobody_reviews_what_the_gate_objects_to_is_refused_in_constant_wo
     assert "cost" not in site.reply(name).problem.message
 
 
+@mode(mode=None, templates=[template("visits.head(3)")])
+def test_what_the_gate_kept_in_counts_as_often_as_what_left(site):
+    codes = []
+    for _ in range(3):
+        name = site.send_cell("visits.head(3)")
+        site.settle(name)
+        codes.append(site.reply(name).problem.code)
+    assert codes == ["E_WITHHELD", "E_WITHHELD", "E_LIMIT"]
+
+
 @mode(release=[digest()])
 def test_a_digest_on_the_owner_s_list_is_released_and_one_byte_more_is_not(site):
     name = site.send_cell()
@@ -232,10 +276,20 @@ def test_what_makes_no_sense_is_refused_before_anybody_looks(site, fields, code)
     assert site.box.runs == []
 
 
+def test_what_an_analyst_writes_is_neither_in_the_log_nor_in_the_audit_log(site, caplog):
+    caplog.set_level("INFO")
+    forged = "visits\n2026-11-24T12:00:00Z released analyst=bo@uni.example"
+    for fields in ({"tables": (forged,)}, {"purpose": forged}):
+        site.settle(site.send_cell(**fields))
+    assert "released analyst=bo" not in caplog.text
+    assert "bo@uni.example" not in json.dumps(events(site))
+
+
+@pytest.mark.parametrize("site", [{}, {"mode": "output"}], indirect=True)
 def test_an_analyst_cannot_flood_the_reviewers(site):
     names = [site.send_cell(f"{number} + visits.cost.mean()") for number in range(21)]
     for name in names:
-        site.settle(name, until=("waiting", "reply"))
+        site.settle(name, until=("waiting", "held", "reply"))
     refused = [name for name in names if site.port.replies(name)]
     assert len(refused) == 1
     assert site.reply(refused[0]).problem.code == "E_BUSY"
@@ -295,12 +349,32 @@ def test_approved_code_that_fails_tells_class_and_line_and_no_more(site):
     assert "KeyError in line 1" in site.reply(name).problem.message
 
 
-@mode(mode="output")
-def test_code_that_nobody_has_read_fails_in_constant_words(site):
+@pytest.mark.parametrize("site", [{"mode": "output"}, {"mode": "both"}], indirect=True)
+def test_where_outputs_are_looked_at_a_failure_is_one_and_waits_for_a_person(site):
     name = site.send_cell("FAIL")
+    if site.settle(name, until=("waiting", "held")) == "waiting":
+        site.decide(name)
+        site.settle(name, until=("held",))
+    site.steps()
+    assert site.port.replies(name) == []
+    site.decide(name, by=BOB, stage="output")
     site.settle(name)
-    assert site.reply(name).problem.code == SiteFailure.default_code
-    assert "KeyError" not in site.reply(name).problem.message
+    assert site.reply(name).output.value() == "The cell raised KeyError in line 1."
+
+
+@mode(mode="output")
+def test_of_unread_code_nobody_is_told_how_long_it_ran_or_whether_it_ended(site):
+    name = site.send_cell("HANG")
+    site.settle(name, until=("running",))
+    with site.database.read() as snapshot:
+        (running,) = review.states(snapshot, site=site.config, analyst=ANA, requests=[name])
+    site.clock.moment += dt.timedelta(minutes=3)
+    site.box.let_go.set()
+    site.settle(name, until=("held",))
+    with site.database.read() as snapshot:
+        (held,) = review.states(snapshot, site=site.config, analyst=ANA, requests=[name])
+    assert running == held
+    assert held.state == "output in review"
 
 
 @mode(mode=None, templates=[template("BUG")])
@@ -354,12 +428,28 @@ def test_a_grant_withdrawn_after_the_code_was_approved_keeps_the_cell_from_runni
     assert not [run for run in site.box.runs if run.startswith("data")]
 
 
-def test_a_request_that_nobody_decides_on_expires(site):
+def test_a_request_that_nobody_decides_on_expires_once_the_clock_is_sure(site, monkeypatch):
     name = site.send_cell()
     site.settle(name, until=("waiting",))
-    site.clock.moment = site.clock.moment.replace(month=12, day=9)
+    site.clock.moment += dt.timedelta(days=15)
+    site.steps()
+    assert site.state(name) == "waiting"
+    monkeypatch.setattr(approving, "_SURE_SECONDS", 0.0)
     site.settle(name)
     assert site.reply(name).problem.code == "E_EXPIRED"
+
+
+def test_a_clock_that_jumps_and_comes_back_ends_nothing(site, monkeypatch):
+    name = site.send_cell()
+    site.settle(name, until=("waiting",))
+    there = site.clock.moment
+    site.clock.moment = there.replace(year=2036)
+    site.grant(until=None)
+    site.steps()
+    site.clock.moment = there
+    monkeypatch.setattr(approving, "_SURE_SECONDS", 0.0)
+    site.steps()
+    assert site.state(name) == "waiting"
 
 
 # Crashes
@@ -412,6 +502,56 @@ def test_a_reply_that_was_stored_but_not_sent_is_sent_by_the_next_agent(site):
     site.settle(name)
     assert site.reply(name).output.value() == MEAN
     assert [event["kind"] for event in events(site)].count("release") == 1
+
+
+def test_a_reply_stored_before_the_database_was_busy_is_sent_all_the_same(site, monkeypatch):
+    names = [site.send_cell(f"{number} + visits.cost.mean()") for number in range(2)]
+    for name in names:
+        site.settle(name, until=("waiting",))
+    for name in names:
+        site.decide(name, verdict="deny", reason="No.")
+    end, calls = site.agent._answering.approving._endings.end, []
+
+    def busy_the_second_time(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise StateError("The database is in use.")
+        return end(*args)
+
+    monkeypatch.setattr(site.agent._answering.approving._endings, "end", busy_the_second_time)
+    site.look()
+    with pytest.raises(StateError):
+        site.agent.step()
+    site.agent._next_recovery = 0.0
+    site.steps(2)
+    assert [len(site.port.replies(name)) for name in names] == [1, 1]
+
+
+def test_a_row_that_cannot_be_read_stops_nobody_else(site, caplog):
+    broken = site.send_cell()
+    site.settle(broken, until=("waiting",))
+    site.decide(broken)
+    with site.database.write() as transaction:
+        transaction.execute(sa.update(tables.requests).values(submission=b"{"))
+        transaction.execute(sa.update(tables.reviews).values(computation=b"{"))
+    site.steps()
+    assert site.ask().answer is not None
+    assert site.reply(broken).problem.code == SiteFailure.default_code
+
+
+@mode(mode="output")
+def test_a_sandbox_that_does_not_open_loses_nothing_that_was_approved(site):
+    name = site.send_cell()
+    site.settle(name, until=("held",))
+    site.agent._lock.release()
+    without = site.new_agent(python=None)
+    site.decide(name, stage="output")
+    site.agent = without
+    site.steps()
+    assert site.state(name) == "cleared"
+    site.restart()
+    site.settle(name)
+    assert site.reply(name).output.value() == MEAN
 
 
 # A database that somebody else writes to

@@ -18,6 +18,7 @@ VISITS = TableSchema(
         Column(name="plan", type="string", values=PLANS),
         Column(name="town", type="string"),
         Column(name="year", type="integer", bounds=Bounds(lower=1, upper=5)),
+        Column(name="age", type="integer", bounds=Bounds(lower=0, upper=100)),
         Column(name="income", type="float", bounds=Bounds(lower=0, upper=1e5)),
     ),
     privacy_unit="person",
@@ -61,6 +62,7 @@ def visits():
             "plan": [PLANS[p % 2] for p in people for _ in range(2)],
             "town": [f"town {p % 7 if p > 1002 else 99}" for p in people for _ in range(2)],
             "year": [1, 2] * 40,
+            "age": [(p - 1001) * 7 % 60 + 20 if p > 1001 else 99 for p in people for _ in range(2)],
             "income": [p**1.9 / 7 + y for p in people for y in (0.1, 0.2)],
         }
     )
@@ -113,8 +115,13 @@ def test_an_aggregate_over_large_groups_may_leave(findings, visits, aggregate):
         (lambda v: pd.crosstab(v.plan, v.town), "Fewer than 3 persons stand"),
         (lambda v: v.head(10), "Fewer than 3 persons stand behind 10"),
         (lambda v: v.income.max(), "is the income of fewer than 3 persons, exactly"),
+        (lambda v: v.agg({"town": "max"}).iloc[0], "is the town of fewer than 3 persons"),
+        (lambda v: int(v.age.max()), "is the age of fewer than 3 persons"),
+        (lambda v: int((v.age > 90).sum()), "if it counts people, they are few"),
+        (lambda v: v.year[:30], "the same year comes in several rows"),
+        (lambda v: v[v.town == "town 99"].pivot_table("income", "plan", "year"), "fewer than 3"),
         (lambda v: v.describe(), "is the income of fewer than 3 persons, exactly"),
-        (lambda v: v[["income"]].rename(columns={"income": "x"})[:5], "'x' holds a number"),
+        (lambda v: v[["income"]].rename(columns={"income": "x"})[:5], "'x' holds a value"),
         (
             lambda v: v.town.drop_duplicates().to_numpy(dtype=object),
             "holds only values of visits.town",
