@@ -24,6 +24,10 @@ __all__ = ["UnitCounts", "judge"]
 _FEW = 3
 """From so many distinct values on, a column may be a copy rather than a coincidence."""
 _FEW_INTEGERS = 10
+_SMALL_OUTPUT = 5
+"""Up to so many values, an integer that is rare in the data is more than a coincidence."""
+_MOST_COLUMNS = 200
+"""Nobody reads more; an output with more is not looked through here either."""
 _NUMBERS = ("integer", "float")
 _SHOWN = 3
 
@@ -57,14 +61,16 @@ def judge(
     """Say in plain words what a reviewer should look at; nothing means that it may leave.
 
     Looked for are: an output larger than the owner allows; a figure, which only a person can read;
-    fewer than ``min_units`` units in the table, or behind a row whose group can be recognised, that
-    is, whose index or columns are named as columns of the table and hold values of theirs, the
-    columns of a cross table included; single values that occur in the data for fewer units than
-    that, as a maximum does; columns that hold only values of one column; and columns that equal
-    the privacy unit or a hidden column.
+    fewer than ``min_units`` units in the table, or behind a group that is recognised, that is, a
+    row whose index or columns are named as columns of the table and hold values of theirs, the
+    columns of a cross table included; rows that are no groups, since the same keys come twice;
+    single values that occur in the data for fewer units than that, as a maximum does; a count
+    below that number; columns that hold only values of one column; and columns that equal the
+    privacy unit or a hidden column.
 
-    Not found is what was computed beyond recognition: groups under new names, values that were
-    scaled, numbers that encode others. That is what reading the code is for.
+    Not found is, for example: an aggregate over few people whom the code picked out itself; groups
+    under new names; a few whole numbers copied under new names; values that were scaled; numbers
+    that encode others. That is what reading the code is for.
 
     Parameters
     ----------
@@ -74,6 +80,10 @@ def judge(
     findings = [*_size(output, limits)]
     if output.kind == "figure":
         findings.append("It is a figure: whether it shows single people, only a look can tell.")
+    if len(output.columns) > _MOST_COLUMNS:
+        findings.append(f"It has {len(output.columns):,} columns, too many to be looked through.")
+        return tuple(findings)
+    findings += _small_count(output, limits)
     for table in schemas.values():
         findings += _Judgement(output, table, limits.min_units, purpose, counts).findings()
     return tuple(dict.fromkeys(findings))
@@ -85,6 +95,13 @@ def _size(output: Output, limits: PythonConfig) -> Iterator[str]:
     size = len(wire.encode(output))
     if size > limits.max_bytes:
         yield f"It has {size:,} bytes; at most {limits.max_bytes:,} leave unseen."
+
+
+def _small_count(output: Output, limits: PythonConfig) -> Iterator[str]:
+    if output.kind == "scalar" and output.columns[0].type == "integer":
+        value = output.rows[0][0]
+        if isinstance(value, int) and 0 < value < limits.min_units:
+            yield f"It is {value}: if it counts people, they are few."
 
 
 class _Judgement:
@@ -135,14 +152,23 @@ class _Judgement:
 
     def _small_groups(self, keys: Sequence[int]) -> Iterator[str]:
         named = [(self._output.columns[p].name, self._values(p)) for p in keys]
-        across = self._across()
+        yield from self._repeated(named)
+        across = self._across(keys)
         if across is not None:
-            for place, column in enumerate(self._output.columns):
-                if place not in keys:
-                    here: list[Scalar] = [column.name] * len(self._output.rows)
-                    yield from self._small([*named, (across, here)])
+            name, heads = across
+            rows = len(self._output.rows)
+            cells: list[tuple[str, Sequence[Scalar]]] = [
+                (key, [*values] * len(heads)) for key, values in named
+            ]
+            yield from self._small([*cells, (name, [h for h in heads for _ in range(rows)])])
         elif named:
             yield from self._small(named)
+
+    def _repeated(self, keys: Sequence[tuple[str, Sequence[Scalar]]]) -> Iterator[str]:
+        groups = list(zip(*(values for _, values in keys), strict=True))
+        if len(set(groups)) < len(groups):
+            names = ", ".join(name for name, _ in keys)
+            yield f"The same {names} comes in several rows: they may be rows of the table."
 
     def _small(self, keys: Sequence[tuple[str, Sequence[Scalar]]]) -> Iterator[str]:
         units = self._behind(keys)
@@ -158,42 +184,39 @@ class _Judgement:
                 f"{len(small)} of its groups: {shown}{more}."
             )
 
-    def _across(self) -> str | None:
-        """Name the text column whose values head the columns of a cross table."""
-        heads: list[Scalar] = [c.name for c in self._output.columns if c.role == "value"]
+    def _across(self, keys: Sequence[int]) -> tuple[str, list[Scalar]] | None:
+        """Find the column whose values head the columns of a cross table, and these values."""
+        heads = [
+            column.name
+            for place, column in enumerate(self._output.columns)
+            if column.role == "value" and place not in keys
+        ]
         if len(heads) < 2:  # noqa: PLR2004 - one column is no cross table
             return None
         for source in self._visible.values():
-            if source.type == "string" and any(self._behind([(source.name, heads)])):
-                return source.name
+            read = [_as_value(head, source) for head in heads]
+            if None not in read and any(self._behind([(source.name, read)])):
+                return source.name, read
         return None
 
     def _single_values(self) -> Iterator[str]:
-        """Find numbers that are somebody's own: a maximum, a minimum, a row that was copied."""
-        cells = [
-            (column.name, value)
-            for place, column in enumerate(self._output.columns)
-            if column.type == "float"
-            for value in self._values(place)
-            if isinstance(value, float) and not value.is_integer()
-        ]
-        if not cells:
-            return
-        values: list[Scalar] = [value for _, value in cells]
-        for source in self._visible.values():
-            if source.type != "float":
-                continue
-            units = self._behind([(source.name, values)])
-            found = {
-                name
-                for (name, _), count in zip(cells, units, strict=True)
-                if 0 < count < self._least
-            }
-            for name in sorted(found):
-                yield (
-                    f"Column {name!r} holds a number that is the {source.name} of fewer than "
-                    f"{self._least} {self._table.unit_name}s, exactly: it may be one of theirs."
-                )
+        """Find values that are somebody's own: a maximum, a diagnosis, a row that was copied."""
+        few = len(self._output.rows) * len(self._output.columns) <= _SMALL_OUTPUT
+        for place, column in enumerate(self._output.columns):
+            values = [
+                value
+                for value in dict.fromkeys(self._values(place))
+                if value is not None and _is_telling(value, column, few=few)
+            ]
+            for source in self._visible.values() if values and column.role == "value" else ():
+                if _comparable(column, source) and source.values is None:
+                    units = self._behind([(source.name, values)])
+                    if any(0 < count < self._least for count in units):
+                        yield (
+                            f"Column {column.name!r} holds a value that is the {source.name} of "
+                            f"fewer than {self._least} {self._table.unit_name}s, exactly: it may "
+                            "be one of theirs."
+                        )
 
     def _copies(self, keys: Sequence[int]) -> Iterator[str]:
         for place, column in enumerate(self._output.columns):
@@ -214,6 +237,32 @@ class _Judgement:
 
     def _behind(self, keys: Sequence[tuple[str, Sequence[Scalar]]]) -> list[int]:
         return self._counts.units_behind(self._table.name, purpose=self._purpose, keys=keys)
+
+
+def _is_telling(value: Scalar, column: OutputColumn, *, few: bool) -> bool:
+    """Tell whether it says something that a value also occurs in the data."""
+    match column.type:
+        case "float":
+            return isinstance(value, float) and (few or not value.is_integer())
+        case "integer":
+            return few
+        case "boolean":
+            return False
+        case _:
+            return True
+
+
+def _as_value(head: str, source: Column) -> Scalar:
+    """Read the head of a column as a value of another; None if it cannot be one."""
+    match source.type:
+        case "string":
+            return head
+        case "integer":
+            return int(head) if head.removeprefix("-").isdecimal() else None
+        case "boolean":
+            return {"true": True, "false": False}.get(head.lower())
+        case _:
+            return None
 
 
 def _comparable(column: OutputColumn, source: Column) -> bool:
