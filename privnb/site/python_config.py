@@ -34,7 +34,7 @@ class PythonConfig:
     max_bytes: int = 200_000
     """How large an output may be, as it travels, before a reviewer has to look at it."""
     min_units: int = 10
-    """How many privacy units must stand behind each row of an output."""
+    """How many privacy units must stand behind each group that the gate recognises."""
     workers: int = 2
     """How many cells may run at a time; each keeps a warm worker of some 100 MB."""
     allow_unsandboxed: bool = False

@@ -133,7 +133,7 @@ EXAMPLE = """
 # # workers = 2
 # # max_rows = 200
 # # max_bytes = 200_000
-# # # How many privacy units must stand behind each row of an output.
+# # # How many privacy units must stand behind each group that the gate recognises in an output.
 # # min_units = 10
 # # # Where the machine has no sandbox, Python is refused, unless you trust all code. Labels say so.
 # # allow_unsandboxed = false
@@ -154,7 +154,8 @@ EXAMPLE = """
 # # "alice@northside.example" = "ed25519:…"
 #
 # # Optional: a cell of your own. Who sends exactly its text, with parameters that you allow, gets
-# # its output without a human. Answers with different parameters can be compared: allow few.
+# # its output without a human, unless the gate objects, which tells one bit about the data. Answers
+# # with different parameters can be compared: allow few.
 # # [templates.visits_by_age]
 # # source = "templates/visits_by_age.py"
 # # tables = ["visits"]
