@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from privnb import wire
+from privnb.site.reporting import one_line
 
 if TYPE_CHECKING:
     from privnb.site.review_config import ReviewConfig
@@ -70,8 +71,8 @@ def _attempt(request: str, where: object, tell: Any, *what: Any) -> None:
         tell(*what)
     except (OSError, ValueError, subprocess.SubprocessError, http.client.HTTPException) as problem:
         told = problem.reason if isinstance(problem, urllib.error.URLError) else problem
-        kind = type(problem).__name__
-        _logger.warning("request %s is not announced by %s: %s: %.200s", request, where, kind, told)
+        said = f"{type(problem).__name__}: {one_line(str(told))}"
+        _logger.warning("request %s is not announced by %s: %s", request, where, said)
 
 
 def _run(command: tuple[str, ...], request: str, digest: str) -> None:
