@@ -163,6 +163,26 @@ def test_a_refused_decision_says_why_and_keeps_the_reason_typed(lab):
     assert decisions(page) == ""
 
 
+def test_a_refusal_is_told_also_to_a_reader_who_has_gone_on(lab):
+    page, inbox = opened(lab, "gone-on.ipynb")
+    pick(inbox, "ana@uni.example")
+    run(page, "desk.change(review_item(1), reviewers=(BOB, CAROL))")
+    # both clicks come before the kernel's first answer
+    page.evaluate(
+        """() => {
+          document.querySelector(".pn-review .pn-yes").click();
+          const entries = [...document.querySelectorAll(".pn-review .pn-item")];
+          entries.find((entry) => entry.textContent.includes("ben@institute")).click();
+        }"""
+    )
+    inbox.locator(".pn-title", has_text="ben@institute").wait_for()
+    said(inbox, "alice@hospital.example is not a reviewer of this site")
+    assert "ana@uni.example/" in inbox.locator(".pn-status").inner_text()
+    inbox.get_by_role("button", name="✓ Release").click()
+    said(inbox, "Released.")
+    assert decisions(page) == "release"
+
+
 def test_without_a_key_everything_can_be_read_and_nothing_decided(lab):
     _, inbox = opened(lab, "reader.ipynb", f"{TWO}, reviewer=None")
     assert "read only" in inbox.inner_text()

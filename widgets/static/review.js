@@ -165,7 +165,8 @@ function render({ model, el }) {
   const view = viewing(model);
   let selected = null; // key of the request in the detail
   let shown = null; // what the detail shows
-  let deciding = false;
+  let deciding = null; // key of the request whose decision is under way
+  let outcome = [""]; // what the last decision came to, until the reader does something else
 
   const again = button("Look again");
   const count = make("span", { class: "pn-quiet" });
@@ -266,6 +267,7 @@ function render({ model, el }) {
 
   const choose = (key) => {
     selected = key;
+    outcome = [""];
     view.ask({ ask: "open", key }, "Opening…");
     drawList();
   };
@@ -276,14 +278,14 @@ function render({ model, el }) {
   };
 
   const decide = (verdict) => {
-    if (deciding || shown === null) return;
+    if (deciding !== null || shown === null) return;
     if ((verdict === "deny" || verdict === "withhold") && !reason.value.trim()) {
       invalid(true);
       view.say(`Say why before you ${verdict}: the analyst reads it.`, "problem");
       reason.focus();
       return;
     }
-    deciding = true;
+    deciding = shown.key;
     busy(yes, true);
     busy(no, true);
     view.ask({
@@ -304,20 +306,24 @@ function render({ model, el }) {
       if (selected !== null) view.ask({ ask: "open", key: selected });
       return;
     }
-    if (message.key !== selected) return; // answers another view, or an earlier choice
-    if (message.answered === "open") {
-      view.say(message.problem, message.problem ? "problem" : "");
+    const here = message.key === selected; // not of another view, nor of an earlier choice
+    if (message.answered === "open" && here) {
+      view.say(...(message.problem ? [message.problem, "problem"] : outcome));
       if (message.detail) drawDetail(message.detail);
     }
-    if (message.answered === "decide") {
-      deciding = false;
-      busy(yes, false);
-      busy(no, false);
-      if (!message.refused) reason.value = "";
-      if (message.detail) drawDetail(message.detail);
+    if (message.answered === "decide" && (here || message.key === deciding)) {
+      if (message.key === deciding) {
+        deciding = null;
+        busy(yes, false);
+        busy(no, false);
+      }
+      if (here && !message.refused) reason.value = "";
+      if (here && message.detail) drawDetail(message.detail);
       drawList();
-      view.say(message.refused || message.said, message.refused ? "problem" : "done");
-      if (choice.hidden) title.focus({ preventScroll: true }); // the buttons are gone
+      const about = here ? "" : `${message.key}: `; // the reader has gone on to another request
+      outcome = [about + (message.refused || message.said), message.refused ? "problem" : "done"];
+      view.say(...outcome);
+      if (here && choice.hidden) title.focus({ preventScroll: true }); // the buttons are gone
     }
   };
 
@@ -343,6 +349,7 @@ function render({ model, el }) {
   view.onModel("msg:custom", heard);
   view.on(again, "click", () => {
     busy(again, true);
+    outcome = [""];
     view.ask({ ask: "refresh" }, "Looking…");
   });
   view.on(items, "click", (event) => {
