@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from typing import Literal
 
 from privnb import wire
@@ -27,6 +28,7 @@ __all__ = [
     "SiteDescription",
     "Submission",
     "TemplateOffer",
+    "fresh_salt",
     "released_hash",
 ]
 
@@ -142,7 +144,7 @@ class PythonOffer:
     max_rows: int
     max_bytes: int
     min_units: int
-    """How many privacy units must stand behind each row of an output."""
+    """How many privacy units must stand behind each group that the site's gate recognises."""
     review: str
     """Who looks at what before anything leaves, in words."""
     sandbox: str
@@ -217,6 +219,9 @@ class Reply:
     """What an approved computation declared."""
     label: PrivacyLabel | None = None
     """Comes with ``answer`` and ``output``, and only with them."""
+    salt: str = ""
+    """32 random bytes, hexadecimal, beside ``answer`` and ``output``: without it, whoever reads the
+    audit log could find by trial what hashes to what it names."""
     budget: Budget | None = None
     """The grant that paid, after paying; comes with a charged answer or a charged problem."""
     receipt: Receipt | None = None
@@ -229,8 +234,13 @@ class Reply:
     """The asking analyst's own events, newest last."""
 
 
+def fresh_salt() -> str:
+    """Return the salt of one reply."""
+    return secrets.token_hex(32)
+
+
 def released_hash(reply: Reply) -> str:
-    """Return the SHA-256 of what a reply releases: answer or output, with its label.
+    """Return the SHA-256 of what a reply releases: answer or output, with label and salt.
 
     The audit log names it, so that nobody can later claim that something else was released.
     """
@@ -240,5 +250,6 @@ def released_hash(reply: Reply) -> str:
         "answer": reply.answer and dataclasses.asdict(reply.answer),
         "output": reply.output and dataclasses.asdict(reply.output),
         "label": reply.label and dataclasses.asdict(reply.label),
+        "salt": reply.salt,
     }
     return wire.sha256_hex(wire.canonical_json(parts))

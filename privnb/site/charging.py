@@ -20,7 +20,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from privnb import wire
-from privnb.messages import Budget, Reply, released_hash
+from privnb.messages import Budget, Reply, fresh_salt, released_hash
 from privnb.site import ledger
 from privnb.site.audit import AuditLog, record_event
 from privnb.site.grants import still_granted
@@ -153,6 +153,7 @@ class Charging:
                 digest=charge.digest,
                 answer=self._engine.run(plan, purpose=charge.purpose),
                 label=self._engine.label(plan, budget),
+                salt=fresh_salt(),
                 budget=budget,
             )
             if len(wire.encode(reply)) > MAX_RELEASE_BYTES:

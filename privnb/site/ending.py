@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from privnb import wire
-from privnb.messages import Reply, released_hash
+from privnb.messages import Reply, fresh_salt, released_hash
 from privnb.site import review
 from privnb.site.audit import AuditLog, record_event
 from privnb.site.charging import MAX_RELEASE_BYTES
@@ -131,7 +131,11 @@ class Endings:
             computation, approved_by=approved_by, objected=bool(ending.findings)
         )
         reply = Reply(
-            request=record.name, digest=computation.digest, output=ending.output, label=label
+            request=record.name,
+            digest=computation.digest,
+            output=ending.output,
+            label=label,
+            salt=fresh_salt(),
         )
         if len(wire.encode(reply)) > MAX_RELEASE_BYTES:
             raise ValueError("the output is larger than any message may be")

@@ -24,7 +24,7 @@ from site_fakes import (
 
 from privnb import wire
 from privnb.errors import ExchangeUnavailable, NotAPeer, SiteFailure, StateError
-from privnb.messages import SOURCE_FILES, SUBMISSION_FILE, Submission
+from privnb.messages import SOURCE_FILES, SUBMISSION_FILE, Submission, released_hash
 from privnb.site import database as tables
 
 
@@ -97,6 +97,17 @@ def test_a_run_is_charged_answered_and_labelled(site):
     assert [entry.request for entry in reply.budget.history] == [name]
     kinds = [event["kind"] for event in events(site)]
     assert kinds == ["grant", "decision", "release"]
+
+
+def test_what_was_released_cannot_be_found_by_trial_from_what_the_log_names(site):
+    site.grant("4")
+    replies = [site.ask(epsilon="1") for _ in range(2)]
+    named = [e["output"] for e in events(site) if e["kind"] == "release"]
+    assert named == [released_hash(reply) for reply in replies]
+    assert len({reply.salt for reply in replies}) == 2
+    for reply in replies:
+        assert len(bytes.fromhex(reply.salt)) == 32
+        assert released_hash(dataclasses.replace(reply, salt="")) not in named
 
 
 def test_a_release_that_hides_rare_groups_pays_a_delta_for_it(site):

@@ -606,5 +606,7 @@ def test_every_step_is_in_the_audit_log_and_the_release_has_a_receipt(site):
     proved = audit.verify_receipt(dataclasses.asdict(reply.receipt), key=key)
     event = json.loads(reply.receipt.event)
     assert event["output"] == released_hash(reply)
+    assert len(bytes.fromhex(reply.salt)) == 32
+    assert event["output"] != released_hash(dataclasses.replace(reply, salt=""))
     assert event["digest"] == reply.digest == digest()
     assert proved.checkpoint.size == reply.receipt.index + 1
