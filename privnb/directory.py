@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from privnb.errors import AuditBroken, NotAPeer, PrivnbError, UnknownName
+from privnb.errors import AuditBroken, NotAPeer, PrivnbError, StateError, UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -137,7 +137,8 @@ class Directory:
                 description = self._store.description(card.owner)
             else:
                 description = reply.description
-                self._store.keep_description(card.owner, description)
+                with contextlib.suppress(StateError):  # it is for another kernel, or a later one
+                    self._store.keep_description(card.owner, description)
                 self._pin(name, card.owner, description.audit_key)
             if description is not None:
                 found[name] = description
@@ -152,3 +153,5 @@ class Directory:
                 self._dispatch.witness.pin(owner, key)
         except AuditBroken as broken:  # one site must not hide the others
             self.distrusted[name] = broken
+        except PrivnbError:  # the state kept of it here cannot be used: what it answers will say so
+            return

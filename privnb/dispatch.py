@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import secrets
 import time
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from privnb import wire
-from privnb.errors import AuditBroken, ExchangeError, PrivnbError, ResultPending
+from privnb.errors import AuditBroken, BadMessage, PrivnbError, ResultPending, StateError
 from privnb.messages import (
     REPLY_FILE,
     SOURCE_FILES,
@@ -21,8 +22,8 @@ from privnb.messages import (
 )
 from privnb.replies import DISTRUST
 from privnb.request import Request
-from privnb.store import Action, Record, Store
-from privnb.witness import Witness
+from privnb.store import CUT_SHORT, Action, Record, Store
+from privnb.witness import Witness, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from privnb.computation import Computation
     from privnb.datasite.ports import AnalystPort, SiteCard
     from privnb.messages import AccessAsk, Reply, RequestState
+    from privnb.release import Receipt
 
 __all__ = ["QUICK_SECONDS", "Action", "Dispatch", "FreeAction"]
 
@@ -46,7 +48,8 @@ _STATES_AT_ONCE = 200
 class Dispatch:
     """The way of a question out of the analyst's hands, and of its replies back into them."""
 
-    def __init__(self, *, datasite: AnalystPort, store: Store) -> None:
+    def __init__(self, *, email: str, datasite: AnalystPort, store: Store) -> None:
+        self._email = email
         self._datasite = datasite
         self._store = store
         self.witness = Witness(store.home)
@@ -75,26 +78,33 @@ class Dispatch:
             For ``status``: the requests to ask each owner about.
         """
         request = secrets.token_hex(16)
-        proving = action in ("run", "audit")
-        held = {owner: self.witness.held(owner) for owner in sites.values()} if proving else {}
+        unsent: dict[str, PrivnbError] = {}
+        held: dict[str, tuple[str, ...]] = {}
+        for name, owner in sites.items() if action in ("run", "audit") else ():
+            try:
+                held[owner] = self.witness.held(owner)
+            except PrivnbError as problem:  # what is remembered of one site may be damaged
+                unsent[name] = problem
         record = Record(
             request=request,
             action=action,
             asked_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             sites=dict(sites),
             computation=computation,
+            unsent=dict.fromkeys(sites, CUT_SHORT) if action == "run" else None,
             held=held or None,
         )
         self._store.add(record)
-        unsent: dict[str, PrivnbError] = {}
         for name, owner in sites.items():
+            if name in unsent:
+                continue
             submission = Submission(
                 request=request,
                 action=action,
                 computation=computation,
                 access=access,
                 requests=tuple((about or {}).get(owner, ())),
-                checkpoints=held.get(owner, ()),
+                checkpoints=tuple(map(size_of, held.get(owner, ()))),
             )
             files = {SUBMISSION_FILE: wire.encode(submission)}
             if computation is not None:
@@ -106,8 +116,10 @@ class Dispatch:
         if len(unsent) == len(sites):
             self._store.forget(request)
             raise next(iter(unsent.values()))
-        if unsent:
-            record = self._store.note_unsent(record, _problems(unsent))
+        record = dataclasses.replace(record, unsent=_problems(unsent) or None)
+        if unsent or action == "run":
+            with contextlib.suppress(StateError):  # it is on its way: its id must be told
+                self._store.add(record)
         if action == "run":
             self._meet({name: owner for name, owner in sites.items() if name not in unsent})
         sent = self.take_up(record)
@@ -155,9 +167,9 @@ class Dispatch:
         return found
 
     def trails(
-        self, sites: Mapping[str, SiteCard], *, analyst: str
+        self, sites: Mapping[str, SiteCard]
     ) -> Mapping[str, tuple[Proved, ...] | PrivnbError]:
-        """Ask sites for their own events about an analyst, and check that they prove them.
+        """Ask sites for their own events about us, and check that they prove them.
 
         A site whose log does not hold is an `AuditBroken` here, one that is silent another error.
         """
@@ -171,7 +183,12 @@ class Dispatch:
             owner = owners[site]
             try:
                 trails[site] = self.witness.check_trail(
-                    owner, site, reply.trail or (), analyst=analyst, held=request.held(owner)
+                    owner,
+                    site,
+                    reply.trail or (),
+                    analyst=self._email,
+                    proved=self._store.proved_events(owner),
+                    held=request.held(owner),
                 )
             except PrivnbError as problem:
                 trails[site] = problem
@@ -180,35 +197,60 @@ class Dispatch:
     def prove(self, record: Record, site: str, reply: Reply) -> str | None:
         """Check that a release is in its site's audit log, and return the key that proves it.
 
-        None while the site, which was never asked about itself before, does not tell its key.
+        None while the site, which was never asked about itself before, does not tell its key. What
+        was found is written down, and found again whatever the site shows later.
 
         Raises
         ------
         AuditBroken
             There is no receipt, or it does not hold: the release is not to be believed.
+        BadMessage
+            The label has a price that was not offered.
         """
         owner = record.sites[site]
-        proved = self._store.proof(record.request, owner)
-        if proved is not None:
-            return proved
-        key = self._key(site, owner)
-        if key is None:
-            return None
-        held = (record.held or {}).get(owner)
-        self.witness.check(owner, site, reply.receipt, output=released_hash(reply), held=held)
-        named = json.loads(reply.receipt.event) if reply.receipt else {}
-        if (named.get("request"), named.get("digest")) != (reply.request, reply.digest):
-            raise AuditBroken(
-                f"{site} logged its answer as one to another question.", hint=DISTRUST
-            )
-        self._store.note_proof(record.request, owner, key)
-        return key
+        verdict = self._store.verdict(record.request, owner)
+        if verdict is None:
+            key = self._key(site, owner)
+            if key is None:
+                return None
+            try:
+                event = self._check(record, site, reply)
+            except AuditBroken as broken:
+                found = _problem(broken)
+                verdict = self._store.judge(record.request, owner, key=key, problem=found)
+            else:
+                verdict = self._store.judge(record.request, owner, key=key, event=event)
+        if verdict.problem is not None:
+            raise AuditBroken(verdict.problem.message, hint=verdict.problem.hint)
+        return verdict.key
+
+    def links(self, owner: str, receipt: Receipt) -> bool:
+        """Tell whether a proved receipt's log is known to be the one of later answers."""
+        with contextlib.suppress(PrivnbError):
+            return self.witness.links(owner, receipt)
+        return False
+
+    def _check(self, record: Record, site: str, reply: Reply) -> int:
+        """Check that a site logged what it released, to whom and for what; return the place."""
+        computation, label = record.computation, reply.label
+        says = {"output": released_hash(reply), "request": reply.request, "digest": reply.digest}
+        if computation is not None and label is not None:
+            _require_offered(label.epsilon, computation, site=site)
+            says["purpose"] = computation.purpose
+            if label.route == "noise":
+                says["epsilon"] = label.epsilon
+        owner = record.sites[site]
+        held = (record.held or {}).get(owner, ())
+        analyst = self._email
+        return self.witness.check(
+            owner, site, reply.receipt, analyst=analyst, says=says, held=held
+        ).index
 
     def _meet(self, sites: Mapping[str, str]) -> None:
         """Ask sites never heard of about themselves, as their key is needed; does not wait."""
         for site, owner in sites.items():
-            if owner not in self._introductions and self.witness.key(owner) is None:
-                with contextlib.suppress(ExchangeError):  # it is asked again when it has answered
+            with contextlib.suppress(PrivnbError):  # it is asked again when it has answered
+                if owner not in self._introductions and self.witness.key(owner) is None:
                     self._introductions[owner] = self.send("describe", {site: owner})
 
     def _key(self, site: str, owner: str) -> str | None:
@@ -235,9 +277,9 @@ class Dispatch:
     def fetch(self, owner: str) -> None:
         """Take in what has arrived from one owner's site, for whichever request it is."""
         for reply in self._datasite.poll(owner):
-            data = reply.files.get(REPLY_FILE)
-            if data is not None and self._store.knows(reply.name):
-                self._store.keep_reply(reply.name, owner, data)
+            if self._store.knows(reply.name):
+                # Without its file it is a reply that makes no sense, and is shown as one.
+                self._store.keep_reply(reply.name, owner, reply.files.get(REPLY_FILE, b""))
             self._datasite.retire(owner, reply.name)
 
     def _complete(
@@ -270,8 +312,19 @@ class Dispatch:
             self._store.forget(request.id)
 
 
+def _require_offered(epsilon: str, computation: Computation, *, site: str) -> None:
+    """Refuse a label that claims a price above what was offered; for Python that was nothing."""
+    try:
+        dearer = not 0 <= Decimal(epsilon) <= Decimal(computation.epsilon or 0)
+    except InvalidOperation:
+        dearer = True
+    if dearer:
+        raise BadMessage(f"{site} names a price that it was not offered.", hint=DISTRUST)
+
+
 def _problems(errors: Mapping[str, PrivnbError]) -> dict[str, Problem]:
-    return {
-        site: Problem(code=error.code, message=error.message, hint=error.hint)
-        for site, error in errors.items()
-    }
+    return {site: _problem(error) for site, error in errors.items()}
+
+
+def _problem(error: PrivnbError) -> Problem:
+    return Problem(code=error.code, message=error.message, hint=error.hint)

@@ -62,7 +62,10 @@ class Answer:
 
 @wire.message
 class PrivacyLabel:
-    """What was done to protect people, and what was not. Every line of it can be proved."""
+    """What the site says it did to protect people, and what it did not.
+
+    A receipt proves that this very text was logged with the release, not that it is true.
+    """
 
     mechanism: str
     epsilon: str
@@ -154,6 +157,10 @@ class SiteRelease:
     """The proof that this is in the site's audit log, checked; None for mock answers."""
     key: str = ""
     """The audit key by which the receipt was checked, as a C2SP verifier key."""
+    linked: bool = True
+    """Whether the log of the receipt is proved to be that of later answers, as far as known."""
+    salt: str = ""
+    """What was hashed with it: see `privnb.messages.Reply`."""
 
     @property
     def rows(self) -> int:
@@ -270,7 +277,8 @@ class Release:
     def record(self, *, name: str | None = None) -> dict[str, object] | None:
         """Return what a published notebook is checked by: the releases with their receipts.
 
-        None where there is nothing to check: for mock answers.
+        Mock answers have none, and need none: there it is only checked that they are shown as
+        such. None where nothing can be checked.
 
         Parameters
         ----------
@@ -282,11 +290,12 @@ class Release:
                 "site": part.site,
                 "owner": part.owner,
                 "key": part.key,
-                "receipt": dataclasses.asdict(part.receipt),
+                "receipt": part.receipt and dataclasses.asdict(part.receipt),
+                "linked": part.linked,
                 "released": self._released(part),
             }
             for part in self.parts
-            if part.receipt is not None and not part.label.mock
+            if part.receipt is not None or part.label.mock
         ]
         if not parts:
             return None
@@ -331,6 +340,7 @@ class Release:
             "answer": part.answer and dataclasses.asdict(part.answer),
             "output": part.output and dataclasses.asdict(part.output),
             "label": dataclasses.asdict(part.label),
+            "salt": part.salt,
         }
         return wire.canonical_json(said).decode()
 

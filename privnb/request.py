@@ -8,18 +8,18 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from privnb.errors import (
-    AuditBroken,
     BadMessage,
     ExchangeError,
     ExchangeUnavailable,
     PrivnbError,
-    RequestRefused,
     ResultPending,
     error_from_code,
 )
+from privnb.messages import Problem
 from privnb.release import Release, SiteRelease
 from privnb.replies import believed
 from privnb.standing import SiteStatus, Standing, standing, status_of
+from privnb.store import CUT_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from privnb.computation import Computation
     from privnb.messages import Reply, RequestState
+    from privnb.release import Receipt
     from privnb.store import Record, Store
 
 __all__ = ["Request", "SiteStatus", "Standing", "Way"]
@@ -51,8 +52,12 @@ class Way(Protocol):
     def prove(self, record: Record, site: str, reply: Reply) -> str | None:
         """Check that a release is in its site's audit log, and return the key that proves it.
 
-        None while it cannot be checked yet. Raises `AuditBroken`.
+        None while it cannot be checked yet. Raises `AuditBroken`, or `BadMessage`.
         """
+        ...
+
+    def links(self, owner: str, receipt: Receipt) -> bool:
+        """Tell whether a proved receipt's log is known to be the one of later answers."""
         ...
 
     def states(
@@ -85,6 +90,8 @@ class Request:
         self._keys: dict[str, str] = {}
         self._told: dict[str, RequestState] = {}
         self._told_at: float | None = None
+        # An answer may come all the same: that is looked for once.
+        self._doubtful = set(record.unsent or ())
         self._replies: dict[str, Reply | PrivnbError] = {
             site: error_from_code(problem.code, problem.message, problem.hint)
             for site, problem in (record.unsent or {}).items()
@@ -115,9 +122,9 @@ class Request:
         """When it was made: UTC, ISO 8601."""
         return self._record.asked_at
 
-    def held(self, owner: str) -> tuple[int, ...] | None:
-        """Return the sizes of a site's audit log that were sent along; None if none were."""
-        return (self._record.held or {}).get(owner)
+    def held(self, owner: str) -> tuple[str, ...]:
+        """Return the checkpoints of a site's audit log from which its reply must prove growth."""
+        return (self._record.held or {}).get(owner, ())
 
     @property
     def status(self) -> Mapping[str, SiteStatus]:
@@ -151,7 +158,13 @@ class Request:
     def poll(self) -> bool:
         """Take in what has arrived, and tell whether the request is done. Does not wait."""
         for site, owner in self._record.sites.items():
-            if site not in self._replies and self._look(site, owner) is None:
+            if site in self._doubtful:
+                self._doubtful.discard(site)
+                if self._look(site, owner) is None and self._is_cut_short(site):
+                    with contextlib.suppress(PrivnbError):
+                        self._way.fetch(owner)
+                    self._look(site, owner)
+            elif site not in self._replies and self._look(site, owner) is None:
                 self._way.fetch(owner)
                 self._look(site, owner)
         return self.done
@@ -207,15 +220,19 @@ class Request:
         return dict(self._replies)
 
     def cancel(self) -> None:
-        """Stop waiting for sites that have not answered.
+        """Stop waiting for sites that have not answered, for good.
 
-        What a site has taken in it may compute and charge all the same.
+        What a site has taken in it may compute and charge all the same. An answer that has come
+        by the time that the request is taken up again is shown.
         """
+        cancelled = {}
         for site in self.sites:
             if self._status(site) == "waiting":
-                self._replies[site] = RequestRefused(
-                    f"The request to {site} was cancelled.", hint="", code="E_CANCELLED"
-                )
+                said = f"The request to {site} was cancelled."
+                cancelled[site] = Problem(code="E_CANCELLED", message=said, hint="")
+                self._replies[site] = error_from_code("E_CANCELLED", said, "")
+        if cancelled:
+            self._record = self._store.note_cancelled(self._record, cancelled)
 
     def __await__(self) -> Generator[object, None, Release]:
         return self._wait().__await__()
@@ -276,11 +293,16 @@ class Request:
                 if key is None:
                     return None
                 self._keys[site] = key
-        except (BadMessage, AuditBroken) as problem:
+        except ExchangeUnavailable:
+            raise
+        except PrivnbError as problem:  # one site must not hide the others
             found = problem
         if found is not None:
             self._replies[site] = found
         return found
+
+    def _is_cut_short(self, site: str) -> bool:
+        return (self._record.unsent or {}).get(site) == CUT_SHORT
 
     def _status(self, site: str) -> SiteStatus:
         return status_of(self._replies.get(site))
@@ -295,14 +317,17 @@ class Request:
             elif reply.label is None or not _releases(reply):
                 problems[site] = BadMessage(f"{site} sent no answer.", hint="Tell its owner.")
             else:
+                receipt = reply.receipt if site in self._keys else None
                 part = SiteRelease(
                     site=site,
                     owner=owner,
                     answer=reply.answer,
                     output=reply.output,
                     label=reply.label,
-                    receipt=reply.receipt if site in self._keys else None,
+                    salt=reply.salt,
+                    receipt=receipt,
                     key=self._keys.get(site, ""),
+                    linked=receipt is None or self._way.links(owner, receipt),
                 )
                 parts.append(part)
         if not parts:

@@ -101,7 +101,7 @@ class Session:
         self.exchange = exchange
         self._datasite = datasite
         self._store = store
-        self._dispatch = Dispatch(datasite=datasite, store=store)
+        self._dispatch = Dispatch(email=email, datasite=datasite, store=store)
         self._directory = Directory(
             email=email, datasite=datasite, store=store, dispatch=self._dispatch
         )
@@ -479,16 +479,18 @@ class Session:
     def audit(self) -> DataFrame:
         """One row per event about us in the sites' audit logs, newest first.
 
-        Each event is checked: that its site signed for it, and that the log of today begins with
-        the logs of which we hold a checkpoint. ``verified`` is false where that fails, and where a
-        site did not answer; ``rule`` then says why.
+        Each event is checked: that its site signed for it, that the log of today begins with the
+        logs of which we hold a checkpoint, and that none of the answers we were given is missing,
+        as far as the newest 200 events reach. ``verified`` is false where that fails, and where a
+        site did not answer; ``rule`` then says why. That there is no other event about us, a
+        refusal say, only somebody who reads the whole log can tell: an auditor.
         """
         from privnb.listings import audit_frame  # noqa: PLC0415 - pandas stays out of start-up
 
         self._directory.describe()  # shows the keys, if they were not seen before
         cards = self._directory.cards()
         accepted = {name: card for name, card in cards.items() if card.state == "accepted"}
-        trails = self._dispatch.trails(accepted, analyst=self.email) if accepted else {}
+        trails = self._dispatch.trails(accepted) if accepted else {}
         return audit_frame(trails)
 
     def request(self, request: str) -> Request:

@@ -1,8 +1,11 @@
 """What an analyst has seen of the sites' audit logs, and whether it still holds.
 
 A checkpoint that only the site has proves nothing. Here the analyst keeps the site's key as it was
-first shown, and the checkpoints that came with answers, and has every later answer prove that the
-log only grew since: a log that was rewritten, shortened, or shown in two forms is noticed.
+first shown, and the checkpoints that came with answers. Every request takes the newest of them
+along, and its answer must prove that the log only grew since: a log that was rewritten or
+shortened is noticed then. A log shown in two forms is noticed where both were shown to this
+analyst, at the next answer at the latest; what others are shown is for them, or an auditor, to
+compare.
 
 Replies come in any order, and to several kernels. So there is one checkpoint, the *head*, that all
 earlier ones were proved to lead to, and beside it those that are still *loose*: proved to be in
@@ -14,31 +17,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import fcntl
 import os
-import secrets
 import time
-import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privnb import audit, wire
 from privnb.audit import Checkpoint, Proved, Unproved, VerifierKey
-from privnb.durable import replace_file
+from privnb.durable import file_name, make_folder, replace_file
 from privnb.errors import AuditBroken, BadMessage, StateError, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from privnb.release import Receipt
 
-__all__ = ["Witness"]
+__all__ = ["Witness", "size_of"]
 
 _MOST_HELD = 16
 """As many sizes as a submission may name."""
-_MOST_LOOSE = 500
-"""More than this many answers at once, and the smallest are no longer linked."""
+_NEWEST = 200
+"""As many events as a site shows of an analyst's."""
+_LONGEST_KEY = 1000
+_MOST_EVIDENCE = 20
+"""A site that breaks its log in ever new ways does not fill the disk."""
 _PATIENCE_SECONDS = 30.0
 _PAUSE = 0.002
 
@@ -94,7 +97,7 @@ class Witness:
             memory = self._read(owner)
             if memory is not None and memory.key == key:
                 return
-            shown = {"owner": owner, "shown": key, "pinned": memory and memory.key}
+            shown = {"owner": owner, "shown": key[:_LONGEST_KEY], "pinned": memory and memory.key}
             what = f"The audit log of {owner} does not hold: "
             if memory is not None:
                 raise self._broken(owner, f"{what}it is signed with another key now.", shown)
@@ -102,40 +105,50 @@ class Witness:
                 raise self._broken(owner, f"{what}the key it shows is not its own.", shown)
             self._write(owner, Memory(key=key))
 
-    def held(self, owner: str) -> tuple[int, ...]:
-        """Return the sizes from which the next answer must prove that the log grew, at most 16.
+    def held(self, owner: str) -> tuple[str, ...]:
+        """Return the signed checkpoints from which the next answer must prove growth, at most 16.
 
-        They go into the submission, and, as they were sent, to `check`.
+        Their sizes go into the submission; they are kept with the request, for `check`.
         """
         memory = self._read(owner)
         if memory is None or memory.head is None:
             return ()
-        head = _size(memory.head)
-        loose = sorted(_size(note) for note in memory.loose)
+        loose = sorted(memory.loose, key=size_of)
         # The largest shows a log that was shortened; the oldest have waited longest.
-        first = dict.fromkeys([head, *loose[-1:], *loose])
-        return tuple(sorted(list(first)[:_MOST_HELD]))
+        first = dict.fromkeys([memory.head, *loose[-1:], *loose])
+        return tuple(sorted(list(first)[:_MOST_HELD], key=size_of))
 
-    def check(
+    def links(self, owner: str, receipt: Receipt) -> bool:
+        """Tell whether a checked receipt's log is proved to lead to the head, or is the head."""
+        memory = self._read(owner)
+        if memory is None or memory.head is None:
+            return False
+        return size_of(receipt.checkpoint) not in map(size_of, memory.loose)
+
+    def check(  # noqa: PLR0913 - what was asked, of whom, and what came
         self,
         owner: str,
         site: str,
         receipt: Receipt | None,
         *,
-        output: str,
-        held: Sequence[int] | None = None,
-    ) -> None:
+        analyst: str,
+        says: Mapping[str, str | None],
+        held: Sequence[str] = (),
+    ) -> Proved:
         """Check that a release is in its site's log, and the log the one that was seen before.
 
         Parameters
         ----------
         receipt
             What came with the release; that nothing came is a failure too.
-        output
+        analyst
+            Who asked: the event must be about them.
+        says
+            What the event must say of the release, by field: ``output`` above all, which is
             `privnb.messages.released_hash` of the reply.
         held
-            The sizes that were sent with the request. A log below the largest of them was
-            shortened. None when that is not known: the checkpoint is then linked by a later answer.
+            The checkpoints whose sizes were sent with the request. Whatever came in since, this
+            receipt must prove that its log grew from each of them.
 
         Raises
         ------
@@ -145,41 +158,66 @@ class Witness:
             The site's key was never seen: see `pin`.
         """
         key = self._pinned(owner, site)
+        shown = {**_shown(owner, key, [receipt] if receipt else []), "expected": dict(says)}
         if receipt is None:
-            shown = {"owner": owner, "key": str(key), "output": output}
             raise self._broken(owner, f"{site} sent an answer without a receipt.", shown)
-        shown = _shown(owner, key, [receipt])
         proved = self._proved(owner, site, receipt, key=key, shown=shown)
         event = proved.event
-        if event.get("kind") != "release" or event.get("output") != output:
+        if event.get("kind") != "release" or event.get("output") != says.get("output"):
             problem = f"{site} sent the receipt of something else than its answer."
-            raise self._broken(owner, problem, {**shown, "output": output})
+            raise self._broken(owner, problem, shown)
+        others = [field for field, value in says.items() if event.get(field) != value]
+        if _analyst(receipt) != analyst:
+            others.append("analyst")
+        if others:
+            problem = f"{site} logged its answer with another {' and '.join(others)}."
+            raise self._broken(owner, problem, shown)
         self._take(owner, site, proved.checkpoint, receipt, held=held, shown=shown)
+        return proved
 
-    def check_trail(
+    def check_trail(  # noqa: PLR0913 - what was asked, of whom, and what came
         self,
         owner: str,
         site: str,
         trail: Sequence[Receipt],
         *,
         analyst: str,
-        held: Sequence[int] | None = None,
+        proved: Collection[int] = (),
+        held: Sequence[str] = (),
     ) -> tuple[Proved, ...]:
         """Check the events that a site shows to the analyst they are about, and return them.
+
+        Parameters
+        ----------
+        proved
+            Places in the log of releases to this analyst, which must be among the events as far
+            as they are not older than all of the newest 200. That nothing else is missing cannot
+            be checked.
 
         Raises as `check` does.
         """
         key = self._pinned(owner, site)
         shown = _shown(owner, key, trail)
-        proved = tuple(
+        checked = tuple(
             self._proved(owner, site, receipt, key=key, shown=shown) for receipt in trail
         )
+        indexes = [each.index for each in checked]
         theirs = all(_analyst(receipt) == analyst for receipt in trail)
-        if not theirs or len({receipt.checkpoint for receipt in trail}) > 1:
+        if (
+            not theirs
+            or indexes != sorted(set(indexes))
+            or len({receipt.checkpoint for receipt in trail}) > 1
+        ):
             raise self._broken(owner, f"{site} sent events that are not yours as yours.", shown)
+        since = indexes[0] if len(indexes) >= _NEWEST else 0
+        until = checked[-1].checkpoint.size if checked else max(map(size_of, held), default=0)
+        missing = [index for index in proved if since <= index < until and index not in indexes]
+        if missing or (held and not trail):
+            problem = f"{site} does not show answers that it gave you, or has erased your name."
+            raise self._broken(owner, problem, {**shown, "missing": sorted(missing)})
         if trail:
-            self._take(owner, site, proved[-1].checkpoint, trail[-1], held=held, shown=shown)
-        return proved
+            self._take(owner, site, checked[-1].checkpoint, trail[-1], held=held, shown=shown)
+        return checked
 
     def _pinned(self, owner: str, site: str) -> VerifierKey:
         memory = self._read(owner)
@@ -206,15 +244,15 @@ class Witness:
         new: Checkpoint,
         receipt: Receipt,
         *,
-        held: Sequence[int] | None,
+        held: Sequence[str],
         shown: dict[str, Any],
     ) -> None:
-        """Compare a checkpoint with all that are remembered, and remember it."""
+        """Compare a checkpoint with all that are remembered or were held, and remember it."""
         with self._locked(owner):
             memory = self._read(owner)
             if memory is None:
                 raise self._damaged(owner)
-            notes = [note for note in (memory.head, *memory.loose) if note is not None]
+            notes = dict.fromkeys([*held, *([memory.head] if memory.head else ()), *memory.loose])
             known = {note: audit.open_checkpoint(note, None) for note in notes}
             try:
                 linked = _linked(new, known, receipt.consistency or {}, held=held)
@@ -228,7 +266,7 @@ class Witness:
     # Files
 
     def _path(self, owner: str) -> Path:
-        return self._folder / f"{_file_name(owner)}.json"
+        return self._folder / f"{file_name(owner)}.json"
 
     def _read(self, owner: str) -> Memory | None:
         try:
@@ -261,10 +299,10 @@ class Witness:
     @contextlib.contextmanager
     def _locked(self, owner: str) -> Iterator[None]:
         """Exclude every other thread and process that looks at this owner's log."""
-        path = self._folder / f"{_file_name(owner)}.lock"
+        path = self._folder / f"{file_name(owner)}.lock"
         give_up = time.monotonic() + _PATIENCE_SECONDS
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder)
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as problem:
             raise _unusable(path, problem) from None
@@ -287,12 +325,18 @@ class Witness:
 
     def _broken(self, owner: str, problem: str, shown: Mapping[str, Any]) -> AuditBroken:
         """Keep what was shown as evidence, and build the error that says where."""
-        now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        name = f"{now}-{_file_name(owner)}-{secrets.token_hex(4)}.json"
-        path = self._folder / "evidence" / name
+        evidence = wire.canonical_json({"what": problem, **shown})
+        # Named by what it holds: the same, shown again and again, is kept once.
+        name = f"{file_name(owner)}-{wire.sha256_hex(evidence)[:32]}.json"
+        folder = self._folder / "evidence"
+        path = folder / name
         kept = f"The evidence is in {path}."
         try:
-            _replace(path, wire.canonical_json({"what": problem, **shown}))
+            if not path.exists():
+                if len(list(folder.glob(f"{file_name(owner)}-*"))) < _MOST_EVIDENCE:
+                    _replace(path, evidence)
+                else:
+                    kept = f"Enough evidence of this site is in {folder} already."
         except OSError as failed:
             kept = f"The evidence could not be kept: {failed.strerror}."
         return AuditBroken(
@@ -305,7 +349,7 @@ class Witness:
 class _Contradiction(Exception):
     """A checkpoint that cannot be of the log that was seen before."""
 
-    def __init__(self, said: str, note: str | None, detail: str = "") -> None:
+    def __init__(self, said: str, note: str, detail: str = "") -> None:
         super().__init__(said)
         self.note = note
         self.detail = detail
@@ -316,22 +360,21 @@ def _linked(
     known: Mapping[str, Checkpoint],
     proofs: Mapping[str, Sequence[str]],
     *,
-    held: Sequence[int] | None,
+    held: Sequence[str],
 ) -> set[str]:
-    """Return the known checkpoints that are proved to lead to the new one."""
+    """Return the known checkpoints that are proved to lead to the new one; all of ``held`` must."""
     linked = set()
-    largest = max(known, key=lambda note: known[note].size, default=None)
-    if held and new.size < max(held):
-        said = "shows an audit log that is shorter than the one it showed before."
-        raise _Contradiction(said, largest)
     for note, old in known.items():
+        if old.size > new.size and note in held:
+            said = "shows an audit log that is shorter than the one it showed before."
+            raise _Contradiction(said, note)
         if old.size == new.size and old.root != new.root:
             raise _Contradiction("has shown two audit logs that differ.", note)
         if old.size >= new.size:
             continue
         proof = proofs.get(str(old.size))
         if proof is None:
-            if held is not None and old.size in held:
+            if note in held:
                 said = "does not prove that its audit log is the one it showed before."
                 raise _Contradiction(said, note)
             continue
@@ -367,8 +410,8 @@ def _after(
     elif known[head].size != new.size:
         same = [each for each in memory.loose if known[each].size == new.size]
         loose += same[:1] or [note]
-    loose.sort(key=lambda each: known[each].size if each in known else new.size)
-    return dataclasses.replace(memory, head=head, loose=tuple(loose[-_MOST_LOOSE:]))
+    loose.sort(key=size_of)
+    return dataclasses.replace(memory, head=head, loose=tuple(loose))
 
 
 def _shown(owner: str, key: VerifierKey, receipts: Sequence[Receipt]) -> dict[str, Any]:
@@ -390,12 +433,9 @@ def _is_key_of(owner: str, key: str) -> bool:
     return audit.site_of(name, owner) is not None
 
 
-def _size(note: str) -> int:
+def size_of(note: str) -> int:
+    """Return the size of the log that a signed checkpoint states."""
     return audit.open_checkpoint(note, None).size
-
-
-def _file_name(owner: str) -> str:
-    return urllib.parse.quote(owner, safe="@+")
 
 
 def _unusable(path: Path, problem: OSError) -> StateError:
@@ -407,5 +447,5 @@ def _unusable(path: Path, problem: OSError) -> StateError:
 
 def _replace(path: Path, data: bytes) -> None:
     """Replace a file as a whole; its folder is made."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     replace_file(path, [data])

@@ -29,6 +29,7 @@ from privnb.errors import (
     QueryRefused,
     RequestRefused,
     ResultPending,
+    StateError,
     UnknownName,
 )
 from privnb.messages import (
@@ -110,6 +111,8 @@ class FakeSite:
             "ana@uni.example",
             request=reply.request,
             digest=reply.digest,
+            purpose="utilisation-research",
+            epsilon=reply.label and reply.label.epsilon,
             output=released_hash(reply),
         )
         held = submission.checkpoints
@@ -204,9 +207,13 @@ def datasite(north, river):
     return FakeDatasite(north, river)
 
 
+def new_kernel(datasite, home):
+    return Session(email="ana@uni.example", exchange="x", datasite=datasite, store=Store(home))
+
+
 @pytest.fixture
 def session(datasite, tmp_path):
-    return Session(email="ana@uni.example", exchange="x", datasite=datasite, store=Store(tmp_path))
+    return new_kernel(datasite, tmp_path)
 
 
 def ask(session, *sites, **options):
@@ -569,11 +576,270 @@ def test_what_was_changed_after_it_was_logged_is_not_believed(session, north):
         ask(session).result(timeout=5)
 
 
-def test_a_log_that_names_another_question_is_not_believed(session, north):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("request", "00" * 16),
+        ("digest", "00" * 32),
+        ("purpose", "marketing"),
+        ("epsilon", "0.0001"),
+    ],
+)
+def test_a_log_that_tells_of_another_release_is_not_believed(session, north, field, value):
     honest = north.log.add
-    north.log.add = lambda *said, **more: honest(*said, **more | {"digest": "00" * 32})
-    with pytest.raises(AuditBroken, match="another question"):
+    north.log.add = lambda *said, **more: honest(*said, **more | {field: value})
+    with pytest.raises(AuditBroken, match=f"logged its answer with another {field}"):
         ask(session).result(timeout=5)
+
+
+def test_a_log_that_tells_of_another_analyst_is_not_believed(session, north):
+    def to_bob(receipt):
+        told = json.loads(receipt.event)
+        told = {name: told[name] for name in ("request", "digest", "purpose", "epsilon", "output")}
+        index = north.log.add("release", "bob@rival.example", **told)
+        return north.log.receipt(index, analyst="bob@rival.example")
+
+    receipted(north, to_bob)
+    with pytest.raises(AuditBroken, match="another analyst"):
+        ask(session).result(timeout=5)
+
+
+@pytest.mark.parametrize("epsilon", ["1.0001", "19.5", "-1", "NaN", "much"])
+def test_a_price_that_was_not_offered_is_not_believed(session, north, epsilon):
+    answering(north, label={"epsilon": epsilon})
+    with pytest.raises(BadMessage, match="a price that it was not offered"):
+        ask(session).result(timeout=5)
+
+
+def test_a_rewritten_log_stays_noticed_once_the_honest_one_is_shown_again(
+    session, north, datasite, tmp_path
+):
+    ask(session).result(timeout=5)
+    ask(session).result(timeout=5)
+    honest = north.log
+    north.__dict__["log"] = FakeLog(honest.origin, events=["{}", '{"forged":2}'], key=honest.key)
+    forged = ask(session)
+    with pytest.raises(AuditBroken, match="has rewritten") as first:
+        forged.result(timeout=5)
+    north.__dict__["log"] = honest
+    honest.add("decision", "ana@uni.example")
+    honest.add("decision", "ana@uni.example")
+    ask(session).result(timeout=5)
+    later = new_kernel(datasite, tmp_path).request(forged.id)
+    with pytest.raises(AuditBroken) as again:
+        later.result(timeout=5)
+    assert str(again.value) == str(first.value)
+    assert ask(session).result(timeout=5).sites == ("northside",)
+
+
+def test_a_fork_is_noticed_though_an_honest_answer_comes_first(session, north):
+    ask(session).result(timeout=5)
+    honest = north.log
+    north.__dict__["log"] = FakeLog(honest.origin, events=["{}"], key=honest.key)
+    forked = ask(session)
+    hidden, north.outbox = north.outbox, {}
+    north.__dict__["log"] = honest
+    honest.add("decision", "bob@uni.example")
+    ask(session).result(timeout=5)
+    north.outbox = hidden
+    with pytest.raises(AuditBroken, match="has rewritten"):
+        forked.result(timeout=5)
+
+
+def test_an_answer_says_whether_its_log_is_proved_to_be_that_of_later_ones(session, north):
+    ask(session).result(timeout=5)
+    first, second = ask(session), ask(session)
+    assert first.result(timeout=5).parts[0].linked
+    assert not second.result(timeout=5).parts[0].linked
+    ask(session).result(timeout=5)
+    assert second.result(timeout=5).parts[0].linked
+
+
+def test_what_was_found_of_a_reply_is_about_its_very_bytes(session, north, datasite, tmp_path):
+    request = ask(session)
+    request.result(timeout=5)
+    path = tmp_path / "requests" / request.id / f"{north.owner}.json"
+    path.write_bytes(path.read_bytes().replace(b"[[100]]", b"[[999]]"))
+    with pytest.raises(AuditBroken, match="something else than its answer"):
+        new_kernel(datasite, tmp_path).request(request.id).result(timeout=5)
+
+
+def test_a_refusal_is_looked_at_once_and_its_evidence_kept_once(session, north, tmp_path):
+    receipted(north, lambda receipt: dataclasses.replace(receipt, proof=("no hash",)))
+    request = ask(session)
+    for _ in range(3):
+        with pytest.raises(AuditBroken):
+            session.request(request.id).result(timeout=5)
+        assert len(list((tmp_path / "audit" / "evidence").iterdir())) == 1
+
+
+def test_a_key_that_changed_is_kept_as_evidence_once_however_often_it_is_shown(
+    session, north, tmp_path
+):
+    ask(session).result(timeout=5)
+    del north.log
+    for _ in range(3):
+        session.budgets()
+    assert len(list((tmp_path / "audit" / "evidence").iterdir())) == 1
+
+
+# One site must not hide the others
+
+
+def hide(river, tmp_path, how):
+    if how == "a long address":
+        river.owner = f"{'%' * 100}@river.example"
+    else:
+        (tmp_path / "audit" / f"{river.owner}.json").write_text("{")
+
+
+@pytest.mark.parametrize("how", ["a long address", "a damaged memory"])
+def test_one_site_whose_log_cannot_be_remembered_hides_no_other(session, datasite, tmp_path, how):
+    ask(session, "northside", "riverside").result(timeout=5)
+    sites = list(datasite.by_owner.values())
+    hide(sites[1], tmp_path, how)
+    datasite.by_owner = {site.owner: site for site in sites}
+    assert session.sites().site.tolist() == ["northside", "riverside"]
+    assert [site for site, _ in session.budgets()] == ["northside", "riverside"]
+    session.audit()
+    release = ask(session, "northside", "riverside").result(timeout=5)
+    assert "northside" in release.sites
+    assert len(session.requests()) >= 2
+
+
+def test_a_memory_that_is_damaged_while_a_request_waits_is_said_of_that_site(
+    session, river, tmp_path
+):
+    ask(session, "riverside").result(timeout=5)
+    river.silent = True
+    request = ask(session, "northside", "riverside")
+    (tmp_path / "audit" / f"{river.owner}.json").write_text("{")
+    river.wake()
+    release = request.result(timeout=5)
+    assert release.sites == ("northside",)
+    assert isinstance(release.problems["riverside"], StateError)
+
+
+# Trails
+
+
+def test_a_trail_shows_the_answers_that_were_given(session, north):
+    north.said = trailing(north, lambda trail: trail)
+    for _ in range(3):
+        ask(session).result(timeout=5)
+    frame = session.audit()
+    assert frame[frame.site == "northside"].verified.tolist() == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda trail: (),
+        lambda trail: trail[:1] + trail[2:],
+        lambda trail: trail[1:],
+        lambda trail: (*trail[:1], *trail),
+        lambda trail: trail[::-1],
+    ],
+)
+def test_a_trail_that_leaves_out_an_answer_or_repeats_one_is_not_believed(session, north, change):
+    north.said = trailing(north, change)
+    for _ in range(3):
+        ask(session).result(timeout=5)
+    frame = session.audit()
+    assert frame[frame.site == "northside"].verified.tolist() == [False]
+
+
+def trailing(site, change):
+    """Let a site show its events about ana, changed."""
+    honest = site.said
+
+    def said(submission):
+        if submission.action != "audit":
+            return honest(submission)
+        count = len(site.log.events)
+        trail = tuple(
+            site.log.receipt(i, analyst="ana@uni.example", held=submission.checkpoints)
+            for i in range(count)
+        )
+        return Reply(request=submission.request, digest=None, trail=change(trail))
+
+    return said
+
+
+# Killed, cancelled, out of space
+
+
+class Killed(BaseException):
+    """As if the process had ended there."""
+
+
+def test_a_request_that_was_cut_short_while_it_was_sent_says_so(session, datasite, tmp_path):
+    def submit(owner, name, files):
+        if owner == "owner@riverside.example":
+            raise Killed
+        FakeDatasite.submit(datasite, owner, name, files)
+
+    datasite.submit = submit
+    with pytest.raises(Killed):
+        ask(session, "northside", "riverside")
+    (north, river) = new_kernel(datasite, tmp_path).states()
+    assert north.state == "released"
+    assert "cut short while it was being sent" in river.reason
+
+
+def test_a_cancelled_request_is_cancelled_in_the_next_kernel_too(
+    session, north, datasite, tmp_path
+):
+    north.silent = True
+    request = ask(session)
+    request.cancel()
+    (standing,) = new_kernel(datasite, tmp_path).states()
+    assert standing.state == "cancelled"
+    assert new_kernel(datasite, tmp_path).request(request.id).done
+
+
+def test_an_answer_that_came_after_all_is_shown_though_the_request_was_cancelled(
+    session, north, datasite, tmp_path
+):
+    north.silent = True
+    request = ask(session)
+    request.cancel()
+    north.wake()
+    session.descriptions(refresh=True)
+    again = new_kernel(datasite, tmp_path).request(request.id)
+    assert again.result(timeout=5).sites == ("northside",)
+
+
+def test_a_reply_without_its_file_is_an_error_and_not_waited_for(session, north):
+    north.silent = True
+    request = ask(session)
+    north.outbox[request.id] = {"other.txt": b""}
+    with pytest.raises(BadMessage, match="not well formed"):
+        request.result(timeout=5)
+
+
+def test_a_folder_without_a_record_is_no_request(session, tmp_path):
+    (tmp_path / "requests" / ("ab" * 16)).mkdir()
+    with pytest.raises(UnknownName, match="There is no request"):
+        session.request("abab")
+    assert len(session.requests()) == 0
+
+
+def test_a_request_that_was_sent_is_told_though_the_disk_is_full_by_then(
+    session, north, monkeypatch
+):
+    session.site_names()
+    written = []
+
+    def until_full(path, data, *, write=privnb.store._write):
+        written.append(path)
+        if len(written) > 1:
+            raise StateError(f"{path} cannot be written: No space left on device.")
+        write(path, data)
+
+    monkeypatch.setattr(privnb.store, "_write", until_full)
+    request = ask(session)
+    assert [s.request for s, _ in north.submissions if s.action == "run"] == [request.id]
 
 
 def test_a_log_that_was_shortened_is_noticed_in_a_new_kernel_too(session, datasite, tmp_path):
@@ -761,7 +1027,7 @@ def test_an_exact_output_cannot_claim_to_be_protected_by_noise(session, exact, n
 def test_a_mock_run_of_python_leaves_no_request_and_no_receipt(session, exact):
     release = session.mock("visits", kind="python", sites=["northside"], tables=["visits"])
     assert release.mock
-    assert release.record() is None
+    assert [part["receipt"] for part in release.record()["parts"]] == [None]
     assert session.requests().empty
 
 
