@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from privnb import wire
 from privnb.computation import Scalar
 from privnb.errors import BadMessage, QueryRefused
-from privnb.pixels import plain_png
+from privnb.pixels import rewritten, write_png
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ class Output:
     shape
         Of an array; its product is the number of rows.
     png
-        Of a figure: PNG in base64, of nothing but pixels.
+        Of a figure: PNG in base64, of nothing but pixels (which may hide bits of their own).
     """
 
     kind: Literal["scalar", "array", "series", "frame", "figure"]
@@ -143,8 +143,11 @@ def check(output: Output, *, max_rows: int, max_bytes: int) -> None:
 
     Raises `BadMessage` when its parts do not fit each other, and `QueryRefused` with the code
     ``E_OUTPUT`` when it has more than ``max_rows`` rows or more than ``max_bytes`` bytes as JSON.
+    A picture must have been packed on this machine: another packing could carry more than pixels.
     """
     _require_consistent(output)
+    if output.png is not None and _repacked(output.png) != output.png:
+        raise BadMessage("The figure is packed in another way than its pixels need.")
     if len(output.rows) > max_rows:
         raise QueryRefused(
             f"The output has {len(output.rows):,} rows; at most {max_rows:,} may leave.",
@@ -368,9 +371,17 @@ def _figure_of(value: object) -> Figure | None:
 def _pixels(figure: Figure) -> str:
     import io  # noqa: PLC0415 - only for figures
 
+    import numpy as np  # noqa: PLC0415 - stays out of start-up
+    from matplotlib.image import imread  # noqa: PLC0415 - a figure exists only where it is loaded
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return base64.b64encode(plain_png(buffer.getvalue())).decode()
+    figure.savefig(buffer, format="png")
+    buffer.seek(0)
+    picture = imread(buffer, format="png")  # height, width, RGBA, from 0 to 1
+    alpha = picture[..., 3:]
+    on_white = np.rint(255 * (picture[..., :3] * alpha + (1 - alpha))).astype(np.uint8)
+    height, width, _ = on_white.shape
+    return base64.b64encode(write_png(width, height, on_white.tobytes())).decode()
 
 
 # The way in
@@ -434,7 +445,7 @@ def _require_consistent(output: Output) -> None:
     if output.kind == "figure":
         if output.columns or output.rows:
             raise BadMessage("A figure has no table.")
-        _require_plain_picture(output.png or "")
+        _repacked(output.png or "")
     else:
         _require_columns(output)
         _require_rows(output)
@@ -481,13 +492,13 @@ def _require_type(column: OutputColumn, values: list[Scalar]) -> None:
             raise BadMessage("A column has timestamps with and without a time zone.")
 
 
-def _require_plain_picture(png: str) -> None:
+def _repacked(png: str) -> str:
+    """Read a picture in base64 and write it again; raise `BadMessage` if it is more than pixels."""
     try:
         data = base64.b64decode(png, validate=True)
     except (binascii.Error, ValueError):
         raise BadMessage("The figure is not in base64.") from None
-    if plain_png(data) != data:
-        raise BadMessage("The figure carries more than its pixels.")
+    return base64.b64encode(rewritten(data)).decode()
 
 
 def _python_scalar(column_type: ColumnType, value: Scalar) -> object:

@@ -1,47 +1,69 @@
-"""What may leave of a figure: its pixels, in a PNG that carries nothing else."""
+"""What may leave of a figure: its pixels, in a file that has no room for anything else.
+
+Of the same pixels there is one such file, with one version of zlib: no choice is left in which
+something could be hidden. What is hidden in the pixels themselves stays there, as it would in
+numbers: nobody sees whether a colour is darker by one.
+"""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
 from privnb.errors import BadMessage
 
-__all__ = ["plain_png"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["rewritten", "write_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_BYTES_PER_PIXEL = {2: 3, 6: 4}  # by colour type: RGB, RGBA
-_BITS = 8
+_HEADER = struct.Struct(">IIBBBBB")
+_KIND = (8, 2, 0, 0, 0)
+"""8 bits, RGB, and the usual methods; no transparency, below which there could be other pixels."""
+_SIZE_AT, _PIXELS_AT, _AFTER_PIXELS = 16, 41, 16
 _PORTION_BYTES = 1 << 16
 _MOST_PIXELS = 25_000_000
+_LEVEL = 9
 
 
-def plain_png(data: bytes) -> bytes:
-    """Reduce a PNG to its pixels: header, image data, end; no text, no EXIF, nothing behind it.
+def write_png(width: int, height: int, rgb: bytes) -> bytes:
+    """Write pixels, three bytes each, row after row from the top.
 
-    Only what matplotlib writes is accepted: 8 bits, RGB or RGBA, not interlaced, at most 25 million
-    pixels. Raises `BadMessage` for anything else, also when the image data has a byte too many.
+    Raises `BadMessage` for more than 25 million pixels, or none.
     """
-    if not data.startswith(_SIGNATURE):
+    _require_size(width, height)
+    rows = (b"\0" + rgb[at : at + 3 * width] for at in range(0, len(rgb), 3 * width))
+    packed = b"".join(rows)
+    portions = (packed[at : at + _PORTION_BYTES] for at in range(0, len(packed), _PORTION_BYTES))
+    return _framed(width, height, _packed(portions))
+
+
+def rewritten(data: bytes) -> bytes:
+    """Read a PNG of the form that `write_png` gives, and write it again, in bounded memory.
+
+    Raises `BadMessage` for any other file. What comes back is the same unless its compression
+    differs, as it may between two versions of zlib: where both are one machine's, what differs
+    carries more than its pixels.
+    """
+    if not data.startswith(_SIGNATURE) or len(data) < _PIXELS_AT + _AFTER_PIXELS:
         raise BadMessage("The figure is not a PNG.")
-    header, pixels = b"", b""
-    position = len(_SIGNATURE)
-    while True:
-        if position + 12 > len(data):
-            raise BadMessage("The figure's PNG ends too early.")
-        length, kind = struct.unpack_from(">I4s", data, position)
-        content = data[position + 8 : position + 8 + length]
-        if len(content) != length or bool(header) == (kind == b"IHDR"):
-            raise BadMessage("The figure's PNG is damaged.")
-        position += 12 + length
-        if kind == b"IHDR":
-            header = content
-        elif kind == b"IDAT":
-            pixels += content
-        elif kind == b"IEND":
-            break
-    _require_pixels(header, pixels)
-    parts = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    width, height = struct.unpack_from(">II", data, _SIZE_AT)
+    _require_size(width, height)
+    pixels = data[_PIXELS_AT:-_AFTER_PIXELS]
+    if _framed(width, height, pixels) != data:
+        raise BadMessage("The figure's PNG is of another form, or carries more than its pixels.")
+    return _framed(width, height, _packed(_unpacked(pixels, width=width, height=height)))
+
+
+def _require_size(width: int, height: int) -> None:
+    if not 0 < width * height <= _MOST_PIXELS:
+        raise BadMessage(f"The figure has no pixels, or more than {_MOST_PIXELS:,}.")
+
+
+def _framed(width: int, height: int, pixels: bytes) -> bytes:
+    parts = ((b"IHDR", _HEADER.pack(width, height, *_KIND)), (b"IDAT", pixels), (b"IEND", b""))
     return _SIGNATURE + b"".join(
         struct.pack(">I", len(content))
         + kind
@@ -51,22 +73,24 @@ def plain_png(data: bytes) -> bytes:
     )
 
 
-def _require_pixels(header: bytes, pixels: bytes) -> None:
-    try:
-        width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", header)
-    except struct.error:
-        raise BadMessage("The figure's PNG is damaged.") from None
-    per_pixel = _BYTES_PER_PIXEL.get(colour)
-    if depth != _BITS or per_pixel is None or any(rest) or not 0 < width * height <= _MOST_PIXELS:
-        raise BadMessage("The figure's PNG is of a form that is not accepted.")
-    expected = height * (1 + width * per_pixel)
+def _packed(portions: Iterable[bytes]) -> bytes:
+    packer = zlib.compressobj(_LEVEL)
+    return b"".join([*map(packer.compress, portions), packer.flush()])
+
+
+def _unpacked(pixels: bytes, *, width: int, height: int) -> Iterator[bytes]:
+    """Unpack by portions, for what a small file unpacks to is never held as a whole."""
+    row = 1 + 3 * width
     reader = zlib.decompressobj()
     size = 0
     try:
-        while size <= expected and (part := reader.decompress(pixels, _PORTION_BYTES)):
-            size += len(part)  # what a small file unpacks to is never held as a whole
+        while size <= height * row and (part := reader.decompress(pixels, _PORTION_BYTES)):
+            if any(part[-size % row :: row]):
+                raise BadMessage("The figure's PNG has rows of another form than its pixels.")
+            size += len(part)
             pixels = reader.unconsumed_tail
+            yield part
     except zlib.error:
         raise BadMessage("The figure's PNG is damaged.") from None
-    if size != expected or not reader.eof or reader.unused_data:
+    if size != height * row or not reader.eof or reader.unused_data:
         raise BadMessage("The figure's PNG holds other data than its pixels.")

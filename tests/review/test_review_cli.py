@@ -30,16 +30,9 @@ def _now(monkeypatch):
 
 
 def png():
-    import matplotlib as mpl
+    from privnb.pixels import write_png
 
-    mpl.use("agg")
-    from matplotlib.figure import Figure
-
-    from privnb.pixels import plain_png
-
-    buffer = io.BytesIO()
-    Figure(figsize=(1, 1)).savefig(buffer, format="png")
-    return plain_png(buffer.getvalue())
+    return write_png(20, 10, b"\x20\x80\xff" * 200)
 
 
 def test_a_key_is_made_once_and_its_line_fits_site_toml(tmp_path, monkeypatch):
