@@ -275,7 +275,9 @@ def _audited(part: SiteRelease) -> tuple[str, ...]:
     if part.receipt is None:
         return ()
     _, size, *_ = [*part.receipt.checkpoint.split("\n"), ""]
-    return (f"event {part.receipt.index} in the site's log of {size} events; proof checked",)
+    said = f"event {part.receipt.index} in the site's log of {size} events; proof checked"
+    later = "" if part.linked else "; that later answers are of the same log is still to be proved"
+    return (f"{said}{later}",)
 
 
 def _agreed(by_site: Mapping[str, tuple[str, ...]]) -> list[str]:
