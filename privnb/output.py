@@ -33,6 +33,7 @@ _VALUE = "value"
 _INDEX = "index"
 _MOST_COLUMNS = 10_000
 _MOST_DIMENSIONS = 32
+_CONTAINERS = ("list", "tuple", "dict")
 _ACCEPTED = "a number, text, date, array, Series, DataFrame or matplotlib figure"
 
 
@@ -101,9 +102,10 @@ class Undeclarable(QueryRefused):
     default_code = "E_OUTPUT"
 
     def __init__(self, type_name: str, *, where: str = "The output") -> None:
+        wrap = " A list or a dict may leave as pd.Series(...)." if type_name in _CONTAINERS else ""
         super().__init__(
             f"{where} is of type {type_name:.60}, which cannot leave a site.",
-            hint=f"End the cell with {_ACCEPTED}.",
+            hint=f"End the cell with {_ACCEPTED}.{wrap}",
         )
         self.type_name = type_name
 
@@ -111,9 +113,10 @@ class Undeclarable(QueryRefused):
 def declare(value: object) -> Output:
     """Describe a value that a cell computed, for the way out.
 
-    A default `RangeIndex` is left away; any other index becomes columns of role ``index``. Labels
-    of several levels are joined by ``_``, and names that occur twice are numbered. Categories,
-    periods and intervals become text.
+    What pandas calls an array, as `Series.unique` gives, is an array. A default `RangeIndex` is
+    left away; any other index becomes columns of role ``index``. Labels of several levels are
+    joined by ``_``, and names that occur twice are numbered. Categories, periods and intervals
+    become text.
 
     Raises `Undeclarable`, naming the type, for anything else.
 
@@ -131,7 +134,11 @@ def declare(value: object) -> Output:
     if figure is not None:
         return Output(kind="figure", png=_pixels(figure))
     if isinstance(value, np.ndarray) and value.ndim > 0:
-        return _declare_array(value)
+        if value.dtype.kind not in "biufUOMm":
+            raise Undeclarable(str(value.dtype), where="The array's element")
+        return _array(pd.Series(value.ravel()), value.shape)
+    if isinstance(value, pd.api.extensions.ExtensionArray):
+        return _array(pd.Series(value), value.shape)
     plain = value.item() if isinstance(value, np.ndarray) else value
     if plain is None or plain is pd.NA or not pd.api.types.is_scalar(plain):
         raise Undeclarable(type(plain).__name__)
@@ -182,19 +189,13 @@ def _tabular(
     return Output(kind=kind, columns=tuple(columns), rows=tuple(zip(*cells, strict=True)))
 
 
-def _declare_array(array: Any) -> Output:
-    import numpy as np  # noqa: PLC0415 - stays out of start-up
-    import pandas as pd  # noqa: PLC0415 - stays out of start-up
-
-    if array.dtype.kind not in "biufUOMm":
-        raise Undeclarable(str(array.dtype), where="The array's element")
-    flat = pd.Series(np.asarray(array).ravel())
+def _array(flat: pd.Series[Any], shape: tuple[int, ...]) -> Output:
     column_type, cells = _column(flat, "array")
     return Output(
         kind="array",
         columns=(OutputColumn(name=_VALUE, type=column_type, role="value"),),
         rows=tuple((cell,) for cell in cells),
-        shape=tuple(int(length) for length in array.shape),
+        shape=tuple(int(length) for length in shape),
     )
 
 

@@ -164,6 +164,22 @@ def test_an_array_keeps_its_shape():
     assert travelled(np.array([["a", "b"]])).tolist() == [["a", "b"]]
 
 
+def test_arrays_of_pandas_are_arrays():
+    assert travelled(VISITS.ward.astype("string[pyarrow]").unique()).tolist() == [
+        *("east", "west", None)
+    ]
+    assert travelled(pd.Categorical(["b", "a"])).tolist() == ["b", "a"]
+    assert travelled(pd.array([1, 2], dtype="Int64")).tolist() == [1, 2]
+    assert travelled(VISITS.came.array).shape == (4,)
+
+
+@pytest.mark.parametrize("value", [[1, 2], (1, 2), {"a": 1}])
+def test_lists_and_dicts_are_refused_with_what_to_do(value):
+    with pytest.raises(Undeclarable) as refused:
+        declare(value)
+    assert "pd.Series(...)" in refused.value.hint
+
+
 def test_an_empty_frame_comes_back():
     assert travelled(VISITS.iloc[:0]).shape == (0, 7)
     assert travelled(pd.DataFrame()).shape[1] == 0
