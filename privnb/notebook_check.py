@@ -3,12 +3,14 @@
 Beside what an output shows, a notebook keeps what was released, as each site's audit log knows it
 by its hash, with the receipt. Whoever has the notebook and the sites' keys can check both, and that
 what is shown is what follows from what was released. The code of the cells, what they print
-otherwise and the text between them are not checked.
+otherwise and the text between them are not checked; nor can it be seen whether answers, or sites of
+an answer, were left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["NotebookReport", "check_notebook"]
 
 _SHOWN_TYPES = ("text/html", "text/plain")
-_CARD = 'class="pn-release"'
-_MOCK_CARD = 'aria-label="Mock '
+_CARD = "pn-release"
 _LARGEST_NOTEBOOK = 512 * 1024 * 1024
 
 
@@ -40,7 +41,9 @@ class RecordPart:
     site: str
     owner: str
     key: str
-    receipt: Receipt
+    receipt: Receipt | None
+    """None for what a mock twin made up."""
+    linked: bool
     released: str
     """The canonical JSON whose hash the audit log has: a `Released`."""
 
@@ -68,6 +71,7 @@ class Released:
     answer: Answer | None
     output: Output | None
     label: PrivacyLabel | None
+    salt: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +79,9 @@ class NotebookReport:
     """What was found, line by line, and the exit status it amounts to."""
 
     lines: tuple[str, ...]
-    status: Literal[0, 1, 2]
-    """0: all holds; 1: something does not; 2: there is no receipt."""
+    status: Literal[0, 1, 2, 3]
+    """0: what is named as proved is, by trusted keys; 1: something is not; 2: there is no receipt;
+    3: as 0, but by keys that only the notebook itself names."""
 
 
 @dataclass(kw_only=True)
@@ -118,12 +123,9 @@ def check_notebook(path: Path, *, trusted: Sequence[VerifierKey] = ()) -> Notebo
     for where, data in _outputs(_read(path)):
         if RECORD_TYPE in data:
             _check_output(where, data, findings, seen, trusted=trusted)
-        elif _CARD in _text(data, "text/html"):
-            if _MOCK_CARD in _text(data, "text/html"):
-                findings.lines.append(f"{where}: says it is of a mock twin; that needs no proof.")
-            else:
-                findings.bare += 1
-                findings.lines.append(f"{where}: NOT PROVED: an answer without a receipt.")
+        elif any(_CARD in html.unescape(_text(data, mime)) for mime in data):
+            findings.bare += 1
+            findings.lines.append(f"{where}: NOT PROVED: an answer without a receipt.")
     _check_logs(seen, findings)
     return _report(findings, list(seen), trusted=trusted)
 
@@ -134,21 +136,31 @@ def _report(
     lines = list(findings.lines)
     if not findings.proved and not findings.wrong:
         lines.append("There are no receipts in this notebook: nothing in it can be checked.")
-        return NotebookReport(lines=tuple(map(clean, lines)), status=2)
+        return NotebookReport(lines=_printable(lines), status=2)
+    if keys and not trusted:
+        warning = (
+            "Checked by keys that stand in the notebook itself, and anybody can make a key: it "
+            "proves nothing until you compare them. Ask each site's owner, or name them with --key:"
+        )
+        shown = [
+            (f"  {key}", f"  fingerprint {VerifierKey.parse(key).fingerprint}") for key in keys
+        ]
+        lines = [warning, *(line for pair in shown for line in pair), *lines]
     lines.append(
         f"{findings.proved} answers of sites proved, {findings.wrong} things wrong, "
         f"{findings.bare} answers without a receipt."
     )
-    lines.append("Not checked: the code of the cells, and all that is not an answer of a site.")
-    if keys and not trusted:
-        lines.append(
-            "The keys below are in the notebook itself, so all this is only as good as where you "
-            "compare them. Ask each site's owner, or name them with --key:"
-        )
-        for key in keys:
-            lines += [f"  {key}", f"  fingerprint {VerifierKey.parse(key).fingerprint}"]
-    status: Literal[0, 1] = 1 if findings.wrong or findings.bare else 0
-    return NotebookReport(lines=tuple(map(clean, lines)), status=status)
+    lines.append(
+        "Not checked: the code of the cells, and whatever is not named above, even if it looks "
+        "like an answer. Answers, and sites of an answer, may have been left out."
+    )
+    if findings.wrong or findings.bare:
+        return NotebookReport(lines=_printable(lines), status=1)
+    return NotebookReport(lines=_printable(lines), status=0 if trusted else 3)
+
+
+def _printable(lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(clean(line).replace("\n", " ") for line in lines)
 
 
 # The notebook
@@ -202,49 +214,58 @@ def _check_output(
     trusted: Sequence[VerifierKey],
 ) -> None:
     try:
-        written = json.dumps(data[RECORD_TYPE], allow_nan=False).encode()
+        written = json.dumps(data[RECORD_TYPE], allow_nan=False, ensure_ascii=False).encode()
         record = wire.decode(NotebookRecord, written, what="What is kept beside it")
     except (BadMessage, ValueError, RecursionError) as problem:
         findings.found_wrong(where, _message(problem))
         return
+    owners = {part.owner for part in record.parts}
+    if not record.parts or len(owners) < len(record.parts):
+        findings.found_wrong(where, "it is of no site, or twice of the same one.")
+        return
     parts = []
     for part in record.parts:
         try:
-            proved, made = _check_part(record, part, trusted=trusted)
+            made, proved = _check_part(record, part, trusted=trusted)
         except (Unproved, BadMessage, UnicodeEncodeError) as problem:
             findings.found_wrong(f"{where}: {part.site}", _message(problem))
             continue
         parts.append(made)
+        if proved is None or part.receipt is None:
+            findings.lines.append(f"{where}: {part.site}: of its mock twin; that needs no proof.")
+            continue
         findings.proved += 1
         seen.setdefault(part.key, []).append(
             _Seen(where=where, receipt=part.receipt, proved=proved)
         )
-        said = f"event {proved.index} of {proved.checkpoint.size}, {proved.event.get('at')}"
-        findings.lines.append(f"{where}: {part.site}: proved: {said}")
+        findings.lines.append(f"{where}: {part.site}: proved: {_said(part.receipt, proved)}")
+    findings.lines += [
+        f"{where}: not proved: that {site} gave nothing, and why." for site in record.problems or {}
+    ]
     if len(parts) == len(record.parts):
         _check_look(where, data, record, parts, findings)
 
 
+def _said(receipt: Receipt, proved: Proved) -> str:
+    """Say what a proved event tells."""
+    analyst = (receipt.openings or {})["analyst"].value
+    event = proved.event
+    return (
+        f"event {proved.index} of {proved.checkpoint.size}, {event.get('at')}, "
+        f"for {analyst}, {event.get('purpose')}"
+    )
+
+
 def _check_part(
     record: NotebookRecord, part: RecordPart, *, trusted: Sequence[VerifierKey]
-) -> tuple[Proved, SiteRelease]:
-    key = VerifierKey.parse(part.key)
-    if trusted and key not in trusted:
-        raise Unproved("It is signed by a key that you did not name.")
-    site = audit.site_of(key.name, part.owner)
-    if site is None or part.site not in {site, f"{site}@{part.owner}"}:
-        raise Unproved("It is signed by the key of another site.")
-    proved = audit.verify_receipt(dataclasses.asdict(part.receipt), key=key)
-    if proved.event.get("kind") != "release":
-        raise Unproved("The receipt is not that of a release.")
-    if proved.event.get("output") != wire.sha256_hex(part.released.encode()):
-        raise Unproved("What it shows is not what the receipt is for: one of them was changed.")
+) -> tuple[SiteRelease, Proved | None]:
+    """Check what one site released; what its mock twin made up has no proof."""
     released = wire.decode(Released, part.released.encode(), what="What was released")
-    if (released.request, released.digest) != (record.request, record.digest):
-        raise Unproved("The receipt is that of an answer to another question.")
     if released.label is None or (released.answer is None) == (released.output is None):
         raise Unproved("Nothing was released.")
-    return proved, SiteRelease(
+    if (released.request, released.digest) != (record.request, record.digest):
+        raise Unproved("It is an answer to another question.")
+    made = SiteRelease(
         site=part.site,
         owner=part.owner,
         answer=released.answer,
@@ -252,7 +273,38 @@ def _check_part(
         label=released.label,
         receipt=part.receipt,
         key=part.key,
+        linked=part.linked,
+        salt=released.salt,
     )
+    if released.label.mock and part.receipt is None:
+        return made, None
+    return made, _prove_part(part, made, released, trusted=trusted)
+
+
+def _prove_part(
+    part: RecordPart, made: SiteRelease, released: Released, *, trusted: Sequence[VerifierKey]
+) -> Proved:
+    if part.receipt is None:
+        raise Unproved("It has no receipt.")
+    key = VerifierKey.parse(part.key)
+    if trusted and key not in trusted:
+        raise Unproved("It is signed by a key that you did not name.")
+    site = audit.site_of(key.name, part.owner)
+    if site is None or part.site not in {site, f"{site}@{part.owner}"}:
+        raise Unproved("It is signed by the key of another site.")
+    proved = audit.verify_receipt(dataclasses.asdict(part.receipt), key=key)
+    event = proved.event
+    if event.get("kind") != "release":
+        raise Unproved("The receipt is not that of a release.")
+    if event.get("output") != wire.sha256_hex(part.released.encode()):
+        raise Unproved("What it shows is not what the receipt is for: one of them was changed.")
+    named = {"request": released.request, "digest": released.digest}
+    if made.label.route == "noise":
+        named["epsilon"] = made.label.epsilon
+    others = [field for field, value in named.items() if event.get(field) != value]
+    if others or "analyst" not in (part.receipt.openings or {}):
+        raise Unproved("The site logged it as the answer to another question, or to nobody.")
+    return proved
 
 
 def _check_look(

@@ -177,7 +177,9 @@ def check_notebook(
 ) -> None:
     """Check that what a notebook shows is what sites released, by the receipts saved in it.
 
-    Exit status 0: all holds; 1: something does not; 2: there are no receipts.
+    Exit status 0: every answer that is shown as such is proved, by the keys that you named, which
+    does not say that none was left out; 1: something is not; 2: there are no receipts; 3: as 0, but
+    only by keys in the notebook itself, which anybody can make.
     """
     from privnb.audit import VerifierKey  # noqa: PLC0415 - only when needed
     from privnb.notebook_check import check_notebook as checked  # noqa: PLC0415

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from types import MappingProxyType
 
 import pytest
 from audited_site import ANA, SITE, AuditedSite
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from privnb.cli import app
 from privnb.errors import PrivnbError, ResultPending
-from privnb.messages import Reply, released_hash
+from privnb.messages import Reply, fresh_salt, released_hash
 from privnb.notebook_check import check_notebook
 from privnb.output import Output, OutputColumn
 from privnb.release import (
@@ -45,13 +46,33 @@ def answer(people: float = 1204.0) -> Answer:
     return Answer(columns=columns, rows=(("<40", people),), half_widths=((None, 29.0),))
 
 
-def part(site: AuditedSite, *, request="a" * 32, held=(), name=SITE, **released) -> SiteRelease:
+def part(  # noqa: PLR0913 - keywords, each of which some test changes
+    site: AuditedSite,
+    *,
+    request="a" * 32,
+    held=(),
+    name=SITE,
+    analyst=ANA,
+    logged=MappingProxyType({}),
+    **released,
+) -> SiteRelease:
     """Have a site release something, as its agent does, and take it as a session does."""
     released = released or {"answer": answer()}
-    reply = Reply(request=request, digest=DIGEST, label=label(), **released)
+    salt = fresh_salt()
+    reply = Reply(request=request, digest=DIGEST, label=label(), salt=salt, **released)
     with site.database.write() as transaction:
         index = record_event(
-            transaction, "release", private={"analyst": ANA}, output=released_hash(reply)
+            transaction,
+            "release",
+            private={"analyst": analyst},
+            **{
+                "request": request,
+                "digest": DIGEST,
+                "purpose": "research",
+                "epsilon": reply.label.epsilon,
+                "output": released_hash(reply),
+                **logged,
+            },
         )
         receipt = site.log.receipt(transaction, index, held=held)
     return SiteRelease(
@@ -62,7 +83,13 @@ def part(site: AuditedSite, *, request="a" * 32, held=(), name=SITE, **released)
         label=reply.label,
         receipt=receipt,
         key=site.log.verifier_key,
+        salt=salt,
     )
+
+
+def mock() -> SiteRelease:
+    """What a mock twin made up, as a session takes it."""
+    return SiteRelease(site=SITE, owner=OWNERS[SITE], answer=answer(), label=label(mock=True))
 
 
 def release(*parts: SiteRelease, request="a" * 32, problems=None) -> Release:
@@ -137,6 +164,7 @@ def test_what_sites_released_is_proved(log, saved):
     report = check_notebook(path, trusted=[log.key])
     assert report.status == 0
     assert report.lines[0].startswith("Cell 3 (In [3]): northside: proved: event 0 of 1, 20")
+    assert report.lines[0].endswith(f", for {ANA}, research")
     assert report.lines[1].startswith("Cell 4 (In [3]): northside: proved: event 1 of 2, 20")
     assert report.lines[2].startswith("2 answers of sites proved, 0 things wrong")
 
@@ -172,15 +200,18 @@ def test_the_line_that_says_where_a_release_is_stored_is_checked_as_cards_are(lo
 
 def test_an_answer_shown_while_other_sites_were_silent_is_proved_for_what_it_is(log, saved):
     problems = {"lakeside": ResultPending("No answer yet.", hint="Get it later.")}
-    report = check_notebook(saved(release(part(log), problems=problems).bundle()))
+    report = check_notebook(
+        saved(release(part(log), problems=problems).bundle()), trusted=[log.key]
+    )
     assert report.status == 0
+    assert "Cell 3 (In [3]): not proved: that lakeside gave nothing, and why." in report.lines
 
 
-def test_keys_from_the_notebook_are_only_as_good_as_where_they_are_compared(log, saved):
+def test_keys_from_the_notebook_prove_nothing_until_they_are_compared(log, saved):
     report = check_notebook(saved(release(part(log)).bundle()))
-    assert report.status == 0
-    *_, warning, key, fingerprint = report.lines
-    assert "only as good as where you compare them" in warning
+    assert report.status == 3
+    warning, key, fingerprint, *_ = report.lines
+    assert "it proves nothing until you compare them" in warning
     assert key.strip() == log.log.verifier_key
     assert fingerprint.strip() == f"fingerprint {log.log.fingerprint}"
 
@@ -234,12 +265,12 @@ def test_the_receipt_of_an_answer_to_another_question_is_caught(log, saved):
     old = part(log, request="b" * 32)
     data = release(old, request="b" * 32).bundle()
     data[RECORD_TYPE]["request"] = "a" * 32
-    assert "answer to another question" in wrong(check_notebook(saved(data), trusted=[log.key]))
+    assert "an answer to another question" in wrong(check_notebook(saved(data), trusted=[log.key]))
 
 
 def test_an_answer_that_a_site_never_gave_is_caught_by_its_key(log, south, saved):
     forged = release(part(south)).bundle()
-    assert check_notebook(saved(forged)).status == 0  # by the forger's own key, which is listed
+    assert check_notebook(saved(forged)).status == 3  # by the forger's own key, which is listed
     said = wrong(check_notebook(saved(forged), trusted=[log.key]))
     assert "signed by a key that you did not name" in said
     data = copy.deepcopy(forged)
@@ -258,7 +289,9 @@ def test_an_answer_of_one_site_shown_as_that_of_another_is_caught(log, saved, fi
 
 def test_an_event_that_is_no_release_proves_nothing(log, saved):
     made = part(log)
-    reply = Reply(request="a" * 32, digest=DIGEST, answer=made.answer, label=made.label)
+    reply = Reply(
+        request="a" * 32, digest=DIGEST, answer=made.answer, label=made.label, salt=made.salt
+    )
     with log.database.write() as transaction:
         index = record_event(transaction, "failure", output=released_hash(reply))
         receipt = log.log.receipt(transaction, index)
@@ -302,13 +335,100 @@ def test_an_answer_without_a_receipt_among_others_is_not_passed_over(log, saved)
     assert "Cell 4 (In [3]): NOT PROVED: an answer without a receipt." in report.lines
 
 
-def test_answers_of_mock_twins_need_no_receipt(log, saved):
-    mock = SiteRelease(site=SITE, answer=answer(), label=label(mock=True))
-    data = release(mock).bundle()
-    assert RECORD_TYPE not in data
-    report = check_notebook(saved(data, release(part(log)).bundle()), trusted=[log.key])
+def test_answers_of_mock_twins_need_no_receipt_but_must_say_what_they_are(log, saved):
+    honest, real = release(mock()).bundle(), release(part(log)).bundle()
+    report = check_notebook(saved(honest, real), trusted=[log.key])
     assert report.status == 0
     assert "mock twin" in report.lines[0]
+    for old, new in (("MOCK", "REAL"), ("Mock answer", "Protected answer"), ("1,204", "9,999")):
+        data = copy.deepcopy(honest)
+        assert old in data["text/html"]
+        data["text/html"] = data["text/html"].replace(old, new)
+        assert "shown as" in wrong(check_notebook(saved(data, real), trusted=[log.key]))
+
+
+def test_a_real_answer_without_its_receipt_does_not_pass_for_a_mock_one(log, saved):
+    data = release(part(log)).bundle()
+    data[RECORD_TYPE]["parts"][0]["receipt"] = None
+    said = wrong(check_notebook(saved(data, release(part(log)).bundle()), trusted=[log.key]))
+    assert "It has no receipt." in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<section", '<!-- aria-label="Mock --><section'),
+        ('class="pn-release"', "class='pn-release'"),
+        ('class="pn-release"', "class=pn-release"),
+        ('class="pn-release"', 'class="x pn&#45;release"'),
+    ],
+)
+def test_a_card_without_a_record_is_not_proved_however_it_is_written(log, saved, old, new):
+    forged = release(part(log)).bundle()
+    del forged[RECORD_TYPE]
+    forged["text/html"] = forged["text/html"].replace("1,204", "9,999").replace(old, new, 1)
+    for mime in ("text/html", "text/markdown", "image/svg+xml"):
+        shown = {"text/plain": "x", mime: forged["text/html"]}
+        report = check_notebook(saved(shown, release(part(log)).bundle()), trusted=[log.key])
+        assert report.status == 1
+        assert "Cell 3 (In [3]): NOT PROVED: an answer without a receipt." in report.lines
+
+
+def test_one_site_shown_as_two_is_caught(log, saved):
+    one = part(log)
+    twin = dataclasses.replace(one, site=f"{SITE}@{OWNERS[SITE]}")
+    said = wrong(check_notebook(saved(release(one, twin).bundle()), trusted=[log.key]))
+    assert "twice of the same one" in said
+
+
+def test_a_record_of_no_site_is_caught_whatever_it_says_of_others(log, saved):
+    problems = {"lakeside": PrivnbError("all 412 patients recovered")}
+    data = release(part(log), problems=problems).bundle(name="x")
+    data[RECORD_TYPE]["parts"] = []
+    assert "it is of no site" in wrong(check_notebook(saved(data), trusted=[log.key]))
+
+
+def test_it_is_said_that_sites_and_answers_may_have_been_left_out(log, saved):
+    report = check_notebook(saved(release(part(log)).bundle()), trusted=[log.key])
+    assert "Answers, and sites of an answer, may have been left out." in report.lines[-1]
+
+
+@pytest.mark.parametrize(
+    "logged", [{"epsilon": "0.0001"}, {"request": "b" * 32}, {"digest": "e" * 64}]
+)
+def test_a_log_that_tells_of_another_release_proves_nothing(log, saved, logged):
+    data = release(part(log, logged=logged)).bundle()
+    said = wrong(check_notebook(saved(data), trusted=[log.key]))
+    assert "logged it as the answer to another question" in said
+
+
+def test_it_is_said_whom_an_answer_was_for(log, saved):
+    data = release(part(log, analyst="bob@rival.example")).bundle()
+    report = check_notebook(saved(data), trusted=[log.key])
+    assert "for bob@rival.example, research" in report.lines[0]
+    data[RECORD_TYPE]["parts"][0]["receipt"]["openings"] = None
+    assert "or to nobody" in wrong(check_notebook(saved(data), trusted=[log.key]))
+
+
+def test_a_receipt_that_is_not_linked_yet_is_said_to_be_so(log, saved):
+    unlinked = dataclasses.replace(part(log), linked=False)
+    data = release(unlinked).bundle()
+    assert "is still to be proved" in data["text/html"]
+    assert check_notebook(saved(data), trusted=[log.key]).status == 0
+    data[RECORD_TYPE]["parts"][0]["linked"] = True
+    assert "shown as" in wrong(check_notebook(saved(data), trusted=[log.key]))
+
+
+def test_a_release_in_another_script_is_as_large_as_it_is_when_it_travels(log, saved):
+    text = "統" * (5 * 1024 * 1024)
+    table = Answer(
+        columns=(AnswerColumn(name="k", role="key"),), rows=((text,),), half_widths=((None,),)
+    )
+    record = {**release(part(log, answer=table)).record()}
+    data = {"text/plain": "x", RECORD_TYPE: record}
+    report = check_notebook(saved(data), trusted=[log.key])
+    assert not any("are read" in line for line in report.lines)
+    assert report.lines[0].startswith("Cell 3 (In [3]): northside: proved")
 
 
 def test_a_notebook_without_receipts_says_so(log, saved):
