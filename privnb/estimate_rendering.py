@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from privnb.markup import CARD, LINE, MUTED, Html, clean, plain_table, tag
+from privnb.markup import CARD, LINE, MUTED, Html, plain_table, tag
 from privnb.rendering import (
     FULL_TABLE,
     KEY,
@@ -16,6 +16,7 @@ from privnb.rendering import (
     heading,
     problems_html,
 )
+from privnb.unseen import clean
 
 if TYPE_CHECKING:
     from privnb.release import Estimate, Estimates
@@ -83,7 +84,7 @@ def estimates_text(estimates: Estimates) -> str:
         rows = [[line.name, _expected(line.half_width), line.note] for line in estimate.lines]
         title = clean(f"{site} · {_price(estimate)}")
         blocks.append(f"{title}\n{plain_table(_ESTIMATE_COLUMNS, rows)}")
-    blocks += [f"Nothing from {site}: {clean(p)}" for site, p in estimates.problems.items()]
+    blocks += [clean(f"Nothing from {site}: {p}") for site, p in estimates.problems.items()]
     return "\n\n".join(blocks)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from privnb.errors import PrivnbError, UnknownName
-from privnb.markup import clean
+from privnb.unseen import clean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -12,6 +12,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
 
+from privnb.unseen import clean
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -57,17 +59,8 @@ class Html(str):
     __slots__ = ()
 
 
-def clean(text: object) -> str:
-    """Make text from elsewhere harmless to look at: no control, invisible or reversing characters.
-
-    >>> clean("a" + chr(0x202E) + "b" + chr(27) + "[31m")
-    'a�b�[31m'
-    """
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(text))
-
-
 def tag(name: str, *children: object, **attributes: object) -> Html:
-    """Build one element. Children and attribute values are escaped unless they are `Html`.
+    """Build one element. Children and attribute values are cleaned and escaped, but for `Html`.
 
     A trailing underscore in an attribute's name is dropped, others become hyphens; an attribute
     that is None is left out.
@@ -145,7 +138,7 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     ─────────  ────
     northside  3
     """
-    lines = [[clean(cell).replace("\n", " ") for cell in row] for row in (columns, *rows)]
+    lines = [[clean(cell) for cell in row] for row in (columns, *rows)]
     widths = [max(map(_width, column)) for column in zip_longest(*lines, fillvalue="")]
     lines.insert(1, ["─" * width for width in widths])
     return "\n".join(

@@ -10,8 +10,9 @@ import base64
 import math
 from typing import TYPE_CHECKING
 
-from privnb.markup import LINE, MUTED, Html, clean, plain_table, tag
+from privnb.markup import LINE, MUTED, Html, plain_table, tag
 from privnb.rendering import CELL, FULL_TABLE, KEY, NUMBER, heading, scalar_text
+from privnb.unseen import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """How releases look: pure functions to HTML and to plain text.
 
-Everything a site sent is treated as hostile: escaped, and stripped of characters that could hide
-or reverse text. The HTML is static, so that it reads the same in a live notebook, in a saved one
-and on paper.
+Everything a site sent is treated as hostile: escaped, kept to its own line, without controls and
+characters that are not seen. The HTML is static, so that it reads the same in a live notebook, in a
+saved one and on paper.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from privnb.markup import CARD, LINE, MUTED, TINT, Html, clean, plain_table, tag
+from privnb.markup import CARD, LINE, MUTED, TINT, Html, plain_table, tag
+from privnb.unseen import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -311,7 +312,7 @@ def release_text(release: Release) -> str:
             blocks.append(f"{clean(_title(release, part))}\n{output_text(part.output)}")
         if part.answer is not None:
             blocks.append(f"{clean(part.site)}\n{_answer_text(part.answer)}")
-    blocks += [f"Nothing from {site}: {clean(p)}" for site, p in release.problems.items()]
+    blocks += [clean(f"Nothing from {site}: {p}") for site, p in release.problems.items()]
     blocks.append("Privacy label\n" + label_text(release))
     return "\n\n".join(blocks)
 

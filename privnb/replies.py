@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from privnb.errors import BadMessage, PrivnbError, RequestRefused, error_from_code
-from privnb.markup import clean
+from privnb.unseen import clean
 
 if TYPE_CHECKING:
     from privnb.messages import Reply

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from privnb.markup import CARD, MUTED, clean, plain_table, table, tag
+from privnb.markup import CARD, MUTED, plain_table, table, tag
 from privnb.rendering import QUIET_BANNER, banner
+from privnb.unseen import clean
 
 if TYPE_CHECKING:
     from privnb.preview import Preview

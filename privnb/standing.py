@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from privnb.errors import AuditBroken, BadMessage, PrivnbError, SiteFailure
-from privnb.markup import clean
+from privnb.unseen import clean
 
 if TYPE_CHECKING:
     from privnb.messages import Reply, RequestState

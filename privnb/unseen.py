@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["clean", "escaped", "is_seen", "moves_others"]
+__all__ = ["brief", "clean", "escaped", "is_seen", "moves_others"]
 
 _PRINTABLE_BUT_UNSEEN = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00016fe4\U0001d159"
@@ -53,3 +53,13 @@ def clean(text: object) -> str:
     """
     line = _LINE_END.sub(" ", str(text))
     return "".join(c if is_seen(c) else "�" for c in line)
+
+
+def brief(text: object, most: int = 500) -> str:
+    """Make text from elsewhere harmless as `clean` does, and no longer than ``most`` characters.
+
+    >>> brief("a" * 9, 4)
+    'aaa…'
+    """
+    text = str(text)
+    return clean(text) if len(text) <= most else f"{clean(text[: most - 1])}…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from privnb.errors import BudgetExceeded, PrivnbError, UnknownName
 from privnb.estimate_rendering import estimates_html, estimates_text
-from privnb.markup import Html, clean, plain_table, table, tag
+from privnb.markup import Html, plain_table, table, tag
 from privnb.output import Output, OutputColumn, declare
 from privnb.release import (
     Answer,
@@ -32,6 +33,7 @@ from privnb.rendering import (
     release_text,
     summary_lines,
 )
+from privnb.unseen import clean
 
 HOSTILE = '<script>alert(1)</script>"onmouseover="x\u202e\x1b[2J'
 
@@ -143,7 +145,28 @@ def test_no_text_gets_out_of_an_element(text):
     shown = Elements(tag("td", text, title=text))
     assert shown.names == ["td"]
     assert shown.attributes == ["title"]
-    assert clean(text).isprintable() or "\n" in text
+    assert clean(text).isprintable()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x85", "\u2028"])
+def test_no_text_of_a_site_adds_a_line_to_what_is_shown(end):
+    forged = f"{end}{end}lakeside{end}9,999 ± 41{end}"
+    noted = replace(part("northside").answer, notes=(forged,))
+    noisy = replace(part(f"north{forged}", mechanism=forged, text=forged), answer=noted)
+    exact = approved(declare(forged), site=f"north{forged}")
+    problems = {f"river{forged}": BudgetExceeded(forged)}
+    for shown in (release(noisy, problems=problems), release(exact)):
+        lines = release_text(shown).splitlines()
+        assert not any(line.startswith(("lakeside", "9,999")) for line in lines)
+        assert len(label_text(shown).splitlines()) == label_text(shown).count("\n") + 1
+    estimates = Estimates(by_site={}, problems=problems)
+    assert len(estimates_text(estimates).splitlines()) == 1
+    assert len(lines_text(forged).splitlines()) == 1
+
+
+@pytest.mark.parametrize("unseen", ["\u3164", "\u2800", "\u115f", "\ufe0f", "\U000e0101", "\u202e"])
+def test_what_is_not_seen_leaves_a_mark(unseen):
+    assert clean(f"a{unseen}b") == "a�b"
 
 
 def test_html_is_not_escaped_twice():
