@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from privnb.errors import BadMessage, PrivnbError, RequestRefused, error_from_code
-from privnb.unseen import clean
+from privnb.unseen import brief
 
 if TYPE_CHECKING:
     from privnb.messages import Reply
@@ -18,6 +18,8 @@ __all__ = ["DISTRUST", "believed"]
 DISTRUST = "Do not use this site's answer, and tell its owner."
 
 _CODE = re.compile(r"E_[A-Z_]{1,40}")
+_OURS = frozenset({"E_AUDIT", "E_CANCELLED", "E_KEY_CHANGED", "E_PENDING", "E_STATE"})
+"""What only this side can find out: a site that says it would speak in the analyst's name."""
 _LARGEST_INTEGER = 2**63
 _ROUTES = {"sql": "noise", "python": "approval"}
 
@@ -29,9 +31,10 @@ def believed(reply: Reply, *, site: str, record: Record) -> Reply | PrivnbError:
     """
     if reply.problem is not None:
         problem = reply.problem
-        code = problem.code if _CODE.fullmatch(problem.code) else RequestRefused.default_code
+        theirs = _CODE.fullmatch(problem.code) and problem.code not in _OURS
+        code = problem.code if theirs else RequestRefused.default_code
         # It will be printed as it is, in terminals too.
-        return error_from_code(code, clean(problem.message), clean(problem.hint))
+        return error_from_code(code, brief(problem.message), brief(problem.hint))
     computation = record.computation
     expected = computation.digest if computation else None
     if reply.request != record.request or reply.digest != expected:

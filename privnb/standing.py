@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from privnb.errors import AuditBroken, BadMessage, PrivnbError, SiteFailure
-from privnb.unseen import clean
+from privnb.unseen import brief
 
 if TYPE_CHECKING:
     from privnb.messages import Reply, RequestState
@@ -21,7 +21,6 @@ IN_REVIEW = ("waiting for review", "output in review")
 
 _SENT = "waiting for an answer"
 _ON_ITS_WAY = ("released", "refused", "failed")
-_LONGEST = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +94,9 @@ def standing(
         question=computation.source if computation else "",
         epsilon=(computation and computation.epsilon) or "",
         state=state,
-        since=_short(seen.since) if seen else "",
-        deciders=_short(seen.deciders) if seen else "",
-        until=_short(seen.until) if seen and seen.until else None,
-        reason=_short(seen.reason) if seen else reason,
+        since=brief(seen.since) if seen else "",
+        deciders=brief(seen.deciders) if seen else "",
+        until=brief(seen.until) if seen and seen.until else None,
+        reason=brief(seen.reason) if seen else reason,
         code=code,
     )
-
-
-def _short(text: str) -> str:
-    return clean(text)[:_LONGEST]
