@@ -8,15 +8,18 @@ from privnb.markup import CARD, LINE, MUTED, Html, plain_table, tag
 from privnb.rendering import (
     FULL_TABLE,
     KEY,
+    MOST_ROWS,
     NUMBER,
     QUIET_BANNER,
     aggregate_text,
     banner,
     block_heading,
+    first_lines,
     heading,
     problems_html,
+    scalar_text,
 )
-from privnb.unseen import clean
+from privnb.unseen import brief, clean
 
 if TYPE_CHECKING:
     from privnb.release import Estimate, Estimates
@@ -53,7 +56,7 @@ def estimates_html(estimates: Estimates) -> str:
         *problems_html(estimates.problems),
         tag(
             "div",
-            *(tag("div", remark) for remark in remarks),
+            *(tag("div", remark) for remark in first_lines(remarks)),
             style=f"padding:6px 14px 10px;font-size:12px;border-top:1px solid {LINE};{MUTED}",
         ),
         class_="pn-estimate",
@@ -67,12 +70,12 @@ def _estimate_block(site: str, estimate: Estimate) -> Html:
     rows = [
         tag(
             "tr",
-            tag("th", line.name, scope="row", style=KEY),
-            tag("td", _expected(line.half_width), style=NUMBER),
-            tag("td", line.note, style=f"{KEY};{MUTED}"),
+            tag("th", name, scope="row", style=KEY),
+            tag("td", expected, style=NUMBER),
+            tag("td", note, style=f"{KEY};{MUTED}"),
             style="background:transparent",
         )
-        for line in estimate.lines
+        for name, expected, note in _lines(estimate)
     ]
     return tag("tbody", block_heading(len(_ESTIMATE_COLUMNS), site, price), *rows)
 
@@ -81,15 +84,21 @@ def estimates_text(estimates: Estimates) -> str:
     """Write what a question would cost as plain text."""
     blocks = []
     for site, estimate in estimates.by_site.items():
-        rows = [[line.name, _expected(line.half_width), line.note] for line in estimate.lines]
         title = clean(f"{site} · {_price(estimate)}")
-        blocks.append(f"{title}\n{plain_table(_ESTIMATE_COLUMNS, rows)}")
+        blocks.append(f"{title}\n{plain_table(_ESTIMATE_COLUMNS, _lines(estimate))}")
     blocks += [clean(f"Nothing from {site}: {p}") for site, p in estimates.problems.items()]
     return "\n\n".join(blocks)
 
 
+def _lines(estimate: Estimate) -> list[list[str]]:
+    return [
+        [scalar_text(line.name), _expected(line.half_width), brief(line.note)]
+        for line in estimate.lines[:MOST_ROWS]
+    ]
+
+
 def _price(estimate: Estimate) -> str:
-    price = f"price: epsilon {estimate.epsilon}, delta {estimate.delta}"
+    price = brief(f"price: epsilon {estimate.epsilon}, delta {estimate.delta}")
     return price + _AFFORDABLE[estimate.affordable]
 
 

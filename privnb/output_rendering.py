@@ -1,7 +1,8 @@
 """How an approved output looks: a table of exact values, one value, or a figure.
 
 Pure functions of what a site sent, which is hostile: text is escaped and cleaned, a picture is
-shown from base64 that was read before, and only the first rows and columns of a table are drawn.
+shown from base64 that was read before, and only the first rows and columns of a table are drawn,
+with the beginnings of long text.
 """
 
 from __future__ import annotations
@@ -11,8 +12,17 @@ import math
 from typing import TYPE_CHECKING
 
 from privnb.markup import LINE, MUTED, Html, plain_table, tag
-from privnb.rendering import CELL, FULL_TABLE, KEY, NUMBER, heading, scalar_text
-from privnb.unseen import clean
+from privnb.rendering import (
+    CELL,
+    FULL_TABLE,
+    KEY,
+    MOST_COLUMNS,
+    MOST_ROWS,
+    NUMBER,
+    heading,
+    left_out,
+    scalar_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["output_html", "output_text"]
 
-_MOST_ROWS = 200
-_MOST_COLUMNS = 40
+_LONGEST_VALUE = 2000
+"""Characters that are shown of one value that stands alone."""
 _HEADER_BYTES = 24
 """Of a PNG: its signature, and where width and height are."""
 
@@ -58,9 +68,9 @@ def output_html(part: SiteRelease, *, title: str) -> Html:
         )
         for row in rows
     ]
-    left_out = _left_out(output)
-    if left_out:
-        note = tag("td", left_out, colspan=len(names), style=f"{KEY};font-size:12px;{MUTED}")
+    rest = _left_out(output)
+    if rest:
+        note = tag("td", rest, colspan=len(names), style=f"{KEY};font-size:12px;{MUTED}")
         body.append(tag("tr", note, style="background:transparent"))
     return tag(
         "table",
@@ -77,10 +87,10 @@ def output_text(output: Output) -> str:
         return f"(a figure of {_size(output)}; .plot() draws it)"
     names, _, rows = _grid(output)
     if output.kind == "scalar":
-        return clean(_exact_text(rows[0][0] if rows else None))
+        return _exact_text(rows[0][0] if rows else None)
     table = plain_table(names, [[_cell_text(value) for value in row] for row in rows])
-    left_out = _left_out(output)
-    return f"{table}\n{left_out}" if left_out else table
+    rest = _left_out(output)
+    return f"{table}\n{rest}" if rest else table
 
 
 def _figure_html(output: Output, *, site: str, title: str) -> Html:
@@ -110,15 +120,15 @@ def _grid(output: Output) -> tuple[list[str], list[str], list[Sequence[Scalar]]]
     """Lay an output out as names, kinds ("text" or "number") and the first rows."""
     kinds = ["number" if c.type in ("integer", "float") else "text" for c in output.columns]
     if output.kind != "array":
-        names = [column.name for column in output.columns][:_MOST_COLUMNS]
-        rows = [row[:_MOST_COLUMNS] for row in output.rows[:_MOST_ROWS]]
-        return names, kinds[:_MOST_COLUMNS], list(rows)
+        names = [scalar_text(c.name) for c in output.columns[:MOST_COLUMNS]]
+        rows = [row[:MOST_COLUMNS] for row in output.rows[:MOST_ROWS]]
+        return names, kinds[:MOST_COLUMNS], list(rows)
     length, width = _array_shape(output)
-    shown = min(width, _MOST_COLUMNS)
-    flat = [row[0] for row in output.rows[: _MOST_ROWS * width]]
+    shown = min(width, MOST_COLUMNS)
+    flat = [row[0] for row in output.rows[: MOST_ROWS * width]]
     rows = [
         tuple(flat[start * width : start * width + shown])
-        for start in range(min(length, _MOST_ROWS))
+        for start in range(min(length, MOST_ROWS))
     ]
     names = ["value"] if len(output.shape or ()) == 1 else [str(n) for n in range(shown)]
     return names, kinds * len(names), list(rows)
@@ -133,12 +143,7 @@ def _left_out(output: Output) -> str:
     length, width = len(output.rows), len(output.columns)
     if output.kind == "array":
         length, width = _array_shape(output)
-    said = []
-    if length > _MOST_ROWS:
-        said.append(f"{length - _MOST_ROWS:,} more rows")
-    if width > _MOST_COLUMNS:
-        said.append(f"{width - _MOST_COLUMNS:,} more columns")
-    return f"… and {' and '.join(said)}: see .df" if said else ""
+    return left_out(length, width)
 
 
 def _cell_text(value: Scalar) -> str:
@@ -148,4 +153,4 @@ def _cell_text(value: Scalar) -> str:
 
 
 def _exact_text(value: Scalar) -> str:
-    return "—" if value is None else scalar_text(value)
+    return "—" if value is None else scalar_text(value, most=_LONGEST_VALUE)

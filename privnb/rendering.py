@@ -11,10 +11,10 @@ import math
 from typing import TYPE_CHECKING
 
 from privnb.markup import CARD, LINE, MUTED, TINT, Html, plain_table, tag
-from privnb.unseen import clean
+from privnb.unseen import brief, clean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from privnb.computation import Scalar
     from privnb.errors import PrivnbError
@@ -24,13 +24,17 @@ __all__ = [
     "CELL",
     "FULL_TABLE",
     "KEY",
+    "MOST_COLUMNS",
+    "MOST_ROWS",
     "NUMBER",
     "QUIET_BANNER",
     "aggregate_text",
     "banner",
     "block_heading",
+    "first_lines",
     "heading",
     "label_text",
+    "left_out",
     "lines_html",
     "lines_text",
     "problems_html",
@@ -52,16 +56,49 @@ _HANGING = "padding-left:1em;text-indent:-1em"
 QUIET_BANNER = f"background:{TINT};border-bottom:1px solid {LINE}"
 _MOCK = "MOCK: synthetic rows of the mock twin. Nothing real was read, nothing was spent."
 
+MOST_ROWS, MOST_COLUMNS = 200, 40
+"""What is drawn of a table; ``.df`` has all of it."""
+_LONGEST_CELL = 200
+"""Characters that are drawn of one cell."""
+_MOST_LINES = 40
+"""Lines that are drawn below one heading of a label, or of remarks on a table."""
 
-def scalar_text(value: Scalar) -> str:
-    """Write one group key: text as it is, numbers as in SQL, NULL as ``(none)``.
+
+def scalar_text(value: Scalar, *, most: int = _LONGEST_CELL) -> str:
+    """Write one group key: text up to ``most`` characters, numbers as in SQL, NULL as ``(none)``.
 
     >>> scalar_text(None), scalar_text(True), scalar_text(1977)
     ('(none)', 'true', '1977')
     """
     if value is None:
         return "(none)"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else brief(value, most)
+
+
+def left_out(rows: int, columns: int) -> str:
+    """Say what is not drawn of a table of this size; nothing if all of it is.
+
+    >>> left_out(201, 3)
+    '… and 1 more rows: see .df'
+    """
+    said = []
+    if rows > MOST_ROWS:
+        said.append(f"{rows - MOST_ROWS:,} more rows")
+    if columns > MOST_COLUMNS:
+        said.append(f"{columns - MOST_COLUMNS:,} more columns")
+    return f"… and {' and '.join(said)}: see .df" if said else ""
+
+
+def _remarks(answer: Answer) -> list[str]:
+    """Say what is not drawn of a table, and what its site says of it."""
+    rest = left_out(len(answer.rows), len(answer.columns))
+    return [*([rest] if rest else []), *first_lines(answer.notes)]
+
+
+def first_lines(lines: Sequence[str]) -> list[str]:
+    """Keep the first lines, and of each its beginning; say how many more there are."""
+    more = [f"… and {len(lines) - _MOST_LINES:,} more"] if len(lines) > _MOST_LINES else []
+    return [*map(brief, lines[:_MOST_LINES]), *more]
 
 
 def aggregate_text(value: Scalar, half_width: float | None) -> tuple[str, str]:
@@ -114,14 +151,15 @@ def _title(release: Release, part: SiteRelease | None = None) -> str:
 
 def _noisy_table(release: Release, title: str) -> Html:
     noisy = [(part, part.answer) for part in release.parts if part.answer is not None]
-    columns = list(dict.fromkeys(c.name for _, answer in noisy for c in answer.columns))
+    named = dict.fromkeys(c.name for _, answer in noisy for c in answer.columns)
+    columns = list(named)[:MOST_COLUMNS]
     aggregates = {c.name for _, answer in noisy for c in answer.columns if c.role == "aggregate"}
     head = tag(
         "tr",
         *(
             tag(
                 "th",
-                name,
+                scalar_text(name),
                 scope="col",
                 style=f"{NUMBER if name in aggregates else KEY};font-weight:600;{MUTED}",
             )
@@ -143,11 +181,13 @@ def _site_block(site: str, answer: Answer, width: int) -> Html:
             "tr",
             *(
                 _value_cell(value, half, is_key=column.role == "key")
-                for column, value, half in zip(answer.columns, row, halves, strict=True)
+                for column, value, half in zip(
+                    answer.columns[:MOST_COLUMNS], row, halves, strict=False
+                )
             ),
             style="background:transparent",
         )
-        for row, halves in zip(answer.rows, answer.half_widths, strict=True)
+        for row, halves in _first_rows(answer)
     ]
     if not rows:
         rows = [tag("tr", tag("td", "No groups.", colspan=width, style=f"{KEY};{MUTED}"))]
@@ -157,9 +197,15 @@ def _site_block(site: str, answer: Answer, width: int) -> Html:
             tag("td", note, colspan=width, style=f"{KEY};font-size:12px;{MUTED}"),
             style="background:transparent",
         )
-        for note in answer.notes
+        for note in _remarks(answer)
     ]
     return tag("tbody", block_heading(width, site), *rows, *notes)
+
+
+def _first_rows(
+    answer: Answer,
+) -> Iterator[tuple[tuple[Scalar, ...], tuple[float | None, ...]]]:
+    return zip(answer.rows[:MOST_ROWS], answer.half_widths[:MOST_ROWS], strict=True)
 
 
 def _value_cell(value: Scalar, half_width: float | None, *, is_key: bool) -> Html:
@@ -284,7 +330,7 @@ def _audited(part: SiteRelease) -> tuple[str, ...]:
 def _agreed(by_site: Mapping[str, tuple[str, ...]]) -> list[str]:
     said_by: dict[str, list[str]] = {}
     for site, lines in by_site.items():
-        for line in dict.fromkeys(filter(None, lines)):
+        for line in first_lines([*dict.fromkeys(filter(None, lines))]):
             said_by.setdefault(line, []).append(site)
     return [
         line if len(sites) == len(by_site) else f"{', '.join(sites)}: {line}"
@@ -323,13 +369,12 @@ def _answer_text(answer: Answer) -> str:
             scalar_text(value)
             if column.role == "key"
             else " ".join(aggregate_text(value, half)).rstrip()
-            for column, value, half in zip(answer.columns, row, halves, strict=True)
+            for column, value, half in zip(answer.columns[:MOST_COLUMNS], row, halves, strict=False)
         ]
-        for row, halves in zip(answer.rows, answer.half_widths, strict=True)
+        for row, halves in _first_rows(answer)
     ]
-    return "\n".join(
-        [plain_table([c.name for c in answer.columns], rows), *map(clean, answer.notes)]
-    )
+    names = [scalar_text(column.name) for column in answer.columns[:MOST_COLUMNS]]
+    return "\n".join([plain_table(names, rows), *_remarks(answer)])
 
 
 # One line, where a release is stored and not shown

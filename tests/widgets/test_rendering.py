@@ -333,6 +333,21 @@ def test_one_value_is_shown_with_all_its_digits(value, shown):
     assert f"\n{shown}\n" in release_text(one)
 
 
+@pytest.mark.parametrize("render", [estimates_html, estimates_text])
+def test_however_much_a_site_says_of_a_price_little_of_it_is_drawn(render):
+    long = "x" * 1_000_000
+    line = EstimateLine(name=long, half_width=0.5, note=long)
+    estimate = Estimate(
+        table="visits",
+        epsilon=long,
+        delta=long,
+        lines=(line,) * 2000,
+        mechanism=long,
+        notes=tuple(f"{n} {long}" for n in range(60)),
+    )
+    assert len(render(Estimates(by_site={"northside": estimate}))) < 500_000
+
+
 def test_an_array_is_shown_by_its_rows():
     html = release_html(release(approved(declare(np.arange(6).reshape(2, 3)))))
     assert html.count("<tr") - html.split("Privacy label")[1].count("<tr") == 3
@@ -345,6 +360,27 @@ def test_a_long_or_wide_table_is_cut_and_says_so():
     for shown in (release_html(long), release_text(long)):
         assert "800 more rows and 10 more columns: see .df" in shown
     assert release_html(long).count("<td") < 10_000
+
+
+@pytest.mark.parametrize("render", [release_html, release_text])
+def test_however_much_a_site_sends_little_of_it_is_drawn(render):
+    long = "x" * 1_000_000
+    column = AnswerColumn(name=long, role="key")
+    columns = (column, *(AnswerColumn(name=f"{n}", role="key") for n in range(300)))
+    answer = Answer(
+        columns=columns,
+        rows=((long,) * 301,) * 2000,
+        half_widths=((None,) * 301,) * 2000,
+        notes=(long,) * 2000,
+    )
+    many = tuple(f"{n} {long}" for n in range(60))
+    noisy = replace(part("northside", clamps=many, not_protected=many), answer=answer)
+    shown = render(release(noisy))
+    assert len(shown) < 5_000_000
+    assert "1,800 more rows and 261 more columns: see .df" in shown
+    assert "… and 20 more" in shown
+    assert len(render(release(approved(declare(long))))) < 20_000
+    assert len(render(release(approved(frame(long))))) < 20_000
 
 
 def test_a_hostile_output_only_adds_text():
