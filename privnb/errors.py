@@ -28,6 +28,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from privnb.unseen import brief
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -50,6 +52,8 @@ __all__ = [
     "UnknownName",
     "error_from_code",
 ]
+
+_LONGEST_NAME, _MOST_NAMES = 100, 40
 
 
 class PrivnbError(Exception):
@@ -143,10 +147,12 @@ class UnknownName(PrivnbError):
         >>> UnknownName.among("site", "northsid", ["northside", "lakeside"]).hint
         "Did you mean 'northside'? Known: lakeside, northside."
         """
-        names = sorted(known)
+        names = sorted(brief(each, _LONGEST_NAME) for each in known)  # which others chose
         close = difflib.get_close_matches(name, names, n=1)
         guess = f"Did you mean {close[0]!r}? " if close else ""
-        listing = f"Known: {', '.join(names)}." if names else f"No {kind} is known yet."
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        listed = ", ".join(names[:_MOST_NAMES]) + more
+        listing = f"Known: {listed}." if names else f"No {kind} is known yet."
         return cls(f"There is no {kind} {name!r}.", hint=guess + listing, code=code)
 
 

@@ -1,4 +1,7 @@
-"""Frames that list sites, columns, budgets and requests for a person to read."""
+"""Frames that list sites, columns, budgets and requests for a person to read.
+
+A terminal prints them as they are, so every text that a site chose is cleaned here.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from privnb.errors import PrivnbError, UnknownName
-from privnb.unseen import clean
+from privnb.unseen import brief
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -66,9 +69,9 @@ def sites_frame(
                 "site": name,
                 "owner": card.owner,
                 "state": _AUDIT_KEY_CHANGED if name in distrusted else _STATES[card.state],
-                "tables": ", ".join(table.name for table in tables),
-                "purposes": ", ".join(sorted({p for table in tables for p in table.purposes})),
-                "budget left": ", ".join(left),
+                "tables": brief(", ".join(table.name for table in tables)),
+                "purposes": brief(", ".join(sorted({p for t in tables for p in t.purposes}))),
+                "budget left": brief(", ".join(left)),
                 "agent last seen": ago(card.last_seen),
                 "fingerprint": card.fingerprint or "",
             }
@@ -86,14 +89,14 @@ def schema_frame(described: Mapping[str, SiteDescription], table: str) -> pd.Dat
     rows = [
         {
             "site": name,
-            "column": column.name,
+            "column": brief(column.name),
             "type": column.type,
             "nullable": column.nullable,
             "bounds": _interval(column.bounds),
             "unit bounds": _interval(column.unit_bounds),
-            "values": ", ".join(map(str, column.values or ())),  # noqa: PD011 - not pandas
-            "privacy unit": _unit_note(column, offered),
-            "description": column.description,
+            "values": brief(", ".join(map(str, column.values or ()))),  # noqa: PD011 - not pandas
+            "privacy unit": brief(_unit_note(column, offered)),
+            "description": brief(column.description),
         }
         for name, site in described.items()
         for offered in site.tables
@@ -111,12 +114,12 @@ def budgets_frame(budgets: Iterable[tuple[str, Budget]]) -> pd.DataFrame:
     rows = [
         {
             "site": site,
-            "table": budget.table,
-            "purpose": budget.purpose,
+            "table": brief(budget.table),
+            "purpose": brief(budget.purpose),
             "granted": _number(budget.epsilon_granted),
             "spent": _number(budget.epsilon_spent),
             "left": _number(budget.epsilon_left),
-            "until": budget.until or "",
+            "until": brief(budget.until or ""),
             "releases": len(budget.history),
         }
         for site, budget in budgets
@@ -176,7 +179,7 @@ def audit_frame(trails: Mapping[str, tuple[Proved, ...] | PrivnbError]) -> pd.Da
     for site, trail in trails.items():
         if isinstance(trail, PrivnbError):
             nothing = dict.fromkeys(_AUDIT_COLUMNS, "")
-            problems.append({**nothing, "site": site, "rule": str(trail), "verified": False})
+            problems.append({**nothing, "site": site, "rule": brief(trail), "verified": False})
             continue
         events += [(site, proved, _words(proved.event)) for proved in trail]
     events.sort(key=lambda each: (each[2].get("at", ""), each[1].index), reverse=True)
@@ -203,7 +206,7 @@ def audit_frame(trails: Mapping[str, tuple[Proved, ...] | PrivnbError]) -> pd.Da
 def _words(event: Mapping[str, object]) -> dict[str, str]:
     """Write an event's fields; what is committed to, or a list of things, is left out."""
     return {
-        name: clean(value)[:_LONGEST_WORD]
+        name: brief(value, _LONGEST_WORD)
         for name, value in event.items()
         if isinstance(value, str | int)
     }
@@ -214,11 +217,11 @@ def templates_frame(offers: Iterable[tuple[str, TemplateOffer]]) -> pd.DataFrame
     rows = [
         {
             "site": site,
-            "template": offer.name,
-            "description": offer.description,
-            "tables": ", ".join(offer.tables),
-            "purposes": ", ".join(offer.purposes),
-            "parameters": "; ".join(f"{name}: {what}" for name, what in offer.parameters.items()),
+            "template": brief(offer.name),
+            "description": brief(offer.description),
+            "tables": brief(", ".join(offer.tables)),
+            "purposes": brief(", ".join(offer.purposes)),
+            "parameters": brief("; ".join(f"{name}: {x}" for name, x in offer.parameters.items())),
         }
         for site, offer in offers
     ]
