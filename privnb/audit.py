@@ -61,6 +61,11 @@ _ED25519 = b"\x01"
 """The type of signature by which C2SP's keys begin."""
 _ID_BYTES = 4
 _HASH_BYTES = 32
+# The heights of the points of small order on Curve25519 (RFC 7748, 7): to a key at one of them, one
+# signature fits whatever is signed.
+_PRIME = 2**255 - 19
+_OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = (0, 1, _PRIME - 1, _OF_ORDER_8, _PRIME - _OF_ORDER_8)
 _SALT_BYTES = 32
 _MOST_SIGNATURES = 16
 _LONGEST_NOTE = 16 * 1024
@@ -90,6 +95,7 @@ def _no_constant(name: str) -> None:
 _encode = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 ).encode
+_quote = json.encoder.encode_basestring
 _decoder = json.JSONDecoder(parse_constant=_no_constant)
 
 
@@ -283,7 +289,7 @@ def site_of(origin: str, owner: str) -> str | None:
 class VerifierKey:
     """A log's public key with the log's name, as C2SP signed-note writes it.
 
-    >>> key = VerifierKey(name="log.example", public=bytes(32))
+    >>> key = VerifierKey(name="log.example", public=bytes([2, *[0] * 31]))
     >>> VerifierKey.parse(str(key)) == key
     True
     """
@@ -297,6 +303,9 @@ class VerifierKey:
             raise Unproved(f"{self.name[:80]!r} cannot be the name of a key.")
         if len(self.public) != _HASH_BYTES:
             raise Unproved("An Ed25519 public key has 32 bytes.")
+        # Without the top bit, which is the sign of the other coordinate.
+        if int.from_bytes(self.public, "little") % 2**255 % _PRIME in _SMALL_ORDER:
+            raise Unproved("An Ed25519 public key of small order proves nothing.")
 
     @classmethod
     def parse(cls, text: str) -> VerifierKey:
@@ -491,9 +500,10 @@ def verify_export(lines: Iterable[bytes], *, checkpoints: Sequence[Checkpoint]) 
         if number > last:
             raise Unproved(f"Line {number}: the checkpoint states only {last} events.")
         try:
-            text, event, openings = _exported(line)
-            if openings != {}:
+            text, event, openings, written = _exported(line)
+            if written != "{}":
                 check_openings(event, openings)
+                _require_one_reading(written, openings)
         except Unproved as problem:
             raise Unproved(f"Line {number}: {problem}") from None
         tree.add(text.encode())
@@ -509,8 +519,8 @@ def verify_export(lines: Iterable[bytes], *, checkpoints: Sequence[Checkpoint]) 
     return tree.size
 
 
-def _exported(line: bytes) -> tuple[str, dict[str, Any], object]:
-    """Take a line apart: the event as it is written, the event, and its openings."""
+def _exported(line: bytes) -> tuple[str, dict[str, Any], object, str]:
+    """Take a line apart: the event as it is written and as it reads, and so its openings."""
     try:
         text = line.decode()
         event, stop = _decoder.raw_decode(text, len(_EVENT))
@@ -520,7 +530,17 @@ def _exported(line: bytes) -> tuple[str, dict[str, Any], object]:
     framed = text.startswith(_EVENT) and text.startswith(_OPENINGS, stop) and text[rest:] == "}\n"
     if not framed or not isinstance(event, dict):
         raise Unproved("It is not one exported event.")
-    return text[len(_EVENT) : stop], event, openings
+    return text[len(_EVENT) : stop], event, openings, text[stop + len(_OPENINGS) : rest]
+
+
+def _require_one_reading(written: str, openings: Any) -> None:
+    """Refuse openings, which were checked, where others might read them in another way."""
+    opened = [
+        f'{_quote(field)}:{{"salt":"{opening["salt"]}","value":{_quote(opening["value"])}}}'
+        for field, opening in sorted(openings.items())
+    ]
+    if written != f"{{{','.join(opened)}}}":
+        raise Unproved("The openings are not in canonical JSON.")
 
 
 def _require_canonical(texts: Sequence[str], events: Sequence[object], *, last: int) -> None:

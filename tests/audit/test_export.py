@@ -140,14 +140,25 @@ def tampered(lines: list[bytes]):
         [*lines[:9], lines[9].replace(b"{}}", b'{"kind":{"salt":"00","value":"start"}}}')],
         "Line 10: The opening of 'kind'",
     )
+    said = "The openings are not in canonical JSON"
+    yield [*lines[:9], lines[9].replace(b"{}}", b"{ }}")], f"Line 10: {said}"
+    for old, new in (
+        (b'{"analyst":', b'{"analyst":{"salt":"00","value":"mallory@evil.example"},"analyst":'),
+        (b'{"analyst":', b'{ "analyst":'),
+        (b'"salt":', b'"\\u0073alt":'),
+        (b'"value":"', b'"value":"no","value":"'),
+    ):
+        before, opened = lines[0].split(b',"openings":')
+        changed = before + b',"openings":' + opened.replace(old, new, 1)
+        yield [changed, *lines[1:]], f"Line 1: {said}"
 
 
-@pytest.mark.parametrize("number", range(25))
+@pytest.mark.parametrize("number", range(30))
 def test_what_is_wrong_is_said_and_where(files, log, number):
     path, _ = files
     lines = path.read_bytes().split(b"\n")[:-1]
     ways = list(tampered([line + b"\n" for line in lines]))
-    assert len(ways) == 25
+    assert len(ways) == 30
     changed, said = ways[number]
     path.write_bytes(b"".join(changed))
     with pytest.raises(Unproved) as refused:

@@ -184,3 +184,25 @@ def test_the_name_of_a_log_says_whose_it_is_whatever_the_email_has():
     assert site_of("privnb/x/y/a@north.example", "a@north.example") is None
     assert site_of("log.example", "a@north.example") is None
     assert site_of("privnb//a@north.example", "a@north.example") is None
+
+
+# The heights of all points whose order divides 8, in every way they can be written: as libsodium
+# refuses them.
+SMALL_ORDER = (
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+)
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("height", SMALL_ORDER)
+def test_no_key_is_taken_to_which_one_signature_fits_whatever_is_signed(height, sign):
+    public = bytearray.fromhex(height)
+    public[-1] |= sign
+    with pytest.raises(Unproved, match="small order"):
+        VerifierKey(name="log.example", public=bytes(public))
