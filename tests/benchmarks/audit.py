@@ -20,7 +20,7 @@ from privnb.audit import VerifierKey, origin_of, verify_file, verify_receipt
 from privnb.site.audit import AuditLog, record_event
 from privnb.site.audit_reading import check_log, exported
 from privnb.site.database import Database
-from privnb.witness import Witness
+from privnb.witness import Witness, size_of
 
 EVENTS, BATCH, ROUNDS = 100_000, 1000, 200
 SITE, OWNER, ANALYST = "northside", "owner@north.example", "ana@uni.example"
@@ -118,14 +118,14 @@ def check_receipts(database: Database, log: AuditLog, key: VerifierKey, place: P
         with database.write() as transaction:
             index = release(transaction)
             began = time.perf_counter()
-            receipt = log.receipt(transaction, index, held=held)
+            receipt = log.receipt(transaction, index, held=[size_of(note) for note in held])
             making.append(time.perf_counter() - began)
         plain = dataclasses.asdict(receipt)
         began = time.perf_counter()
         verify_receipt(plain, key=key)
         proving.append(time.perf_counter() - began)
         began = time.perf_counter()
-        witness.check(OWNER, SITE, receipt, output="0" * 64, held=held)
+        witness.check(OWNER, SITE, receipt, analyst=ANALYST, says={"output": "0" * 64}, held=held)
         whole.append(time.perf_counter() - began)
     print(f"make a receipt: {1000 * statistics.median(making):.2f} ms")
     print(
