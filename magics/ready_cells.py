@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
-from privnb.errors import PrivnbError, UnknownName
+from privnb.errors import BadMessage, PrivnbError, UnknownName
+from privnb.unseen import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,13 @@ def template_cell(
         The sites to ask; empty for all that offer the same template of this name.
     offered
         All templates, as (site, template).
+
+    Raises
+    ------
+    UnknownName, PrivnbError
+        There is no such template, or there are several.
+    BadMessage
+        A site wrote into it what could be read as options of the cell.
     """
     found = {
         site: offer
@@ -51,9 +60,21 @@ def template_cell(
         ("--output", [first.output] if first.output else []),
         ("--param", first.parameters),
     ):
-        words += [word for value in values for word in (option, value)]
+        for value in values:
+            _require_plain(value, name=option in ("--output", "--param"))
+            words += [option, shlex.quote(value)]
     # The kernel ends every cell with a line break; a second one would make it another cell.
     return f"{' '.join(words)}\n{first.source.removesuffix(chr(10))}", first.parameters
+
+
+def _require_plain(word: str, *, name: bool) -> None:
+    """Refuse words of a site that would be more than one word of the line."""
+    plain = word.isidentifier() if name else word.isprintable() and word[:1] not in ("", "-")
+    if not plain:
+        raise BadMessage(
+            f"The template names {brief(word, 80)!r}, which no cell can name.",
+            hint="Do not use it, and tell the site's owner.",
+        )
 
 
 def _asked(offer: TemplateOffer) -> tuple[object, ...]:

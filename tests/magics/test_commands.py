@@ -4,6 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_exchange import TEMPLATE
+
+from privnb.errors import BadMessage
+from privnb.magics.grammar import parse
+from privnb.magics.ready_cells import template_cell
+from privnb.magics.secure import SecureMagics
 
 ASK = "--epsilon 1 --purpose utilisation-research"
 SQL = "SELECT COUNT(*) FROM visits\n"
@@ -143,6 +149,31 @@ def test_a_template_becomes_the_next_cell_which_is_sent_as_its_owner_wrote_it(no
 def test_a_template_that_is_not_there_is_named_with_what_was_meant(notebook):
     notebook.run("%privnb templates visits_by_aeg")
     assert "Did you mean 'visits_by_age'?" in notebook.error.hint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameters": {"lowest_age --site lakeside": "integer"}},
+        {"parameters": {"--mock": "integer"}},
+        {"output": "mean\nimport os"},
+        {"purposes": ("--param",)},
+        {"purposes": ("research\n!rm -r",)},
+        {"tables": ("",)},
+    ],
+)
+def test_a_template_cannot_write_options_or_lines_into_the_cell(change):
+    with pytest.raises(BadMessage, match="which no cell can name"):
+        template_cell("visits_by_age", [], [("northside", replace(TEMPLATE, **change))])
+
+
+def test_what_a_template_names_stays_one_word():
+    purpose = "research --param api_token"
+    offer = replace(TEMPLATE, purposes=(purpose,))
+    cell, _ = template_cell("visits_by_age", [], [("northside", offer)])
+    line = cell.splitlines()[0].removeprefix("%%secure ")
+    read = parse(SecureMagics.secure.parser, line)
+    assert (read.purpose, read.param, read.site) == (purpose, ["lowest_age"], ["northside"])
 
 
 def test_templates_of_one_name_that_differ_must_be_chosen_by_site(notebook):
