@@ -12,6 +12,7 @@ import pandas as pd
 
 from privnb.errors import UnknownName
 from privnb.tabular import part_frame
+from privnb.unseen import brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ _WIDEST = 16
 _MOST_PANELS = 6
 _MOST_BARS = 40
 """Groups up to which there are bars; above, a line."""
+_LONGEST_LABEL = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +106,24 @@ def _draw_column(panel: Axes, name: str, series: Sequence[_Series], groups: Sequ
     for number, one in enumerate(series):
         places = np.array([place[group] for group in one.groups], dtype=float)
         if len(groups) > _MOST_BARS:
-            panel.plot(places, one.values, label=one.site)
+            panel.plot(places, one.values, label=_label(one.site))
             continue
         places += (number - (len(series) - 1) / 2) * thickness
-        panel.bar(places, one.values, thickness * 0.92, label=one.site, yerr=one.errors, capsize=3)
-    panel.set_title(name, fontsize="large")
+        panel.bar(
+            places,
+            one.values,
+            thickness * 0.92,
+            label=_label(one.site),
+            yerr=one.errors,
+            capsize=3,
+        )
+    panel.set_title(_label(name), fontsize="large")
     panel.yaxis.set_major_formatter("{x:,.10g}")
     panel.tick_params(labelsize="medium")
     if len(groups) <= _MOST_BARS:
-        turned = max(map(len, groups), default=0) > 8 or len(groups) > 8  # noqa: PLR2004 - that fit below bars
-        panel.set_xticks(range(len(groups)), groups, rotation=20 if turned else 0)
+        labels = [_label(group) for group in groups]
+        turned = max(map(len, labels), default=0) > 8 or len(labels) > 8  # noqa: PLR2004 - that fit below bars
+        panel.set_xticks(range(len(labels)), labels, rotation=20 if turned else 0)
     panel.spines[["top", "right"]].set_visible(False)
     panel.axhline(0, color="gray", linewidth=0.8)
 
@@ -186,7 +196,7 @@ def _draw_pictures(release: Release) -> Figure:
         panel.imshow(picture)
         panel.set_axis_off()
         if len(pictures) > 1:
-            panel.set_title(site, fontsize="large")
+            panel.set_title(_label(site), fontsize="large")
     if release.mock:
         figure.supxlabel(_origin(release), fontsize="medium", color="gray")
     return figure
@@ -194,3 +204,8 @@ def _draw_pictures(release: Release) -> Figure:
 
 def _words(keys: Sequence[Scalar]) -> str:
     return ", ".join("(none)" if key is None else str(key) for key in keys) or "all"
+
+
+def _label(text: str) -> str:
+    """Write text of a site as it is: matplotlib would read what stands between dollars as TeX."""
+    return brief(text, _LONGEST_LABEL).replace("$", r"\$")

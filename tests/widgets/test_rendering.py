@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -415,6 +416,25 @@ def test_a_table_is_drawn_by_its_index_and_a_picture_as_it_is(figure):
     assert "exact values" in drawn.get_supxlabel()
     (panel,) = release(approved(figure)).plot().axes
     assert panel.get_images()[0].get_array().shape[:2] == (50, 100)
+
+
+@pytest.mark.parametrize("text", ["$0-$10_000", r"$\frac$", r"\$x_1$", "a\x07b" + "c" * 1000])
+def test_text_of_a_site_is_drawn_as_it_is(text):
+    answer = Answer(
+        columns=(
+            AnswerColumn(name="income", role="key"),
+            AnswerColumn(name=text, role="aggregate"),
+        ),
+        rows=((text, 3),),
+        half_widths=((None, 1.0),),
+    )
+    drawn = release(replace(part("northside"), answer=answer)).plot()
+    drawn.savefig(io.BytesIO(), format="png")
+    (panel,) = drawn.axes
+    for label in (panel.title, *panel.get_xticklabels()):
+        shown, is_math = label._preprocess_math(label.get_text())
+        assert not is_math
+        assert shown == text if text.isprintable() else len(shown) == 60
 
 
 def test_what_has_no_numbers_is_not_drawn_and_a_figure_is_no_table(figure):
