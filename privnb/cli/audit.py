@@ -149,20 +149,28 @@ def key(directory: Directory) -> None:
 def erase(
     directory: Directory,
     person: Annotated[str, typer.Argument(metavar="PERSON", help="As the log names them.")],
+    yes: Annotated[  # noqa: FBT002 - a switch of the command line
+        bool, typer.Option("--yes", help="Do not ask.")
+    ] = False,
 ) -> None:
     """Forget who a person was: what opens their commitments goes, the log stays as it was.
 
     The ledger, grants, requests and reviews still name them, as the site needs them to keep count.
     """
-    from privnb.site.audit import erase as erase_person  # noqa: PLC0415 - SQLAlchemy takes a while
+    from privnb.site import audit  # noqa: PLC0415 - SQLAlchemy takes a while
 
-    with _opened(directory) as (database, _), database.write() as transaction:
-        gone = erase_person(transaction, person)
-    if not gone:
-        raise PrivnbError(
-            f"Nothing in the audit log opens to {person!r}.",
-            hint=f"See who is there: privnb audit show {directory}",
-        )
+    with _opened(directory) as (database, _):
+        with database.read() as snapshot:
+            found = len(audit.erasable(snapshot, person))
+        if not found:
+            raise PrivnbError(
+                f"Nobody in the audit log has the name {person!r}.",
+                hint=f"See who is there: privnb audit show {directory}",
+            )
+        if not yes:
+            typer.confirm(f"Erase {found} names and words, for good?", abort=True)
+        with database.write() as transaction:
+            gone = audit.erase(transaction, person)
     typer.echo(f"Erased {gone} names and words. The log's tree is unchanged.")
     typer.echo("Still naming them: grants, ledger, requests, reviews, and what was exported.")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from privnb.audit import Checkpoint, VerifierKey, commitment, sign_checkpoint
+from privnb.durable import make_folder, sync_folder
 from privnb.errors import StateError
 from privnb.release import Opening, Receipt
 from privnb.site import merkle
@@ -33,7 +35,7 @@ from privnb.wire import canonical_json
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["MOST_HELD", "AuditLog", "erase", "record_event"]
+__all__ = ["MOST_HELD", "AuditLog", "erasable", "erase", "record_event"]
 
 MOST_HELD = 16
 """From how many earlier checkpoints a receipt proves at most that the log grew."""
@@ -114,26 +116,47 @@ def _refuse_floats(value: object) -> None:
             _refuse_floats(each)
 
 
-def erase(connection: sa.Connection, value: str) -> int:
-    """Forget a person, and return how many openings went: the events stay, and so does the tree.
+def erasable(connection: sa.Connection, person: str) -> tuple[tuple[int, str], ...]:
+    """Find what is to be forgotten of a person, by event and field; nothing if nobody has the name.
 
-    What goes is the person's name wherever it opens a commitment, and all words in events that
-    named them or that mention them; names of others stay. What the tables beside the audit log
-    hold, and what was exported before, is not touched.
+    It is the person's name wherever it opens a commitment, and all words in events that named them
+    or that mention them, as a whole word or address; names of others stay.
+    """
+    field, said = audit_openings.c.field, audit_openings.c.value
+    if (
+        connection.execute(sa.select(field).where(field.in_(_NAMES), said == person)).first()
+        is None
+    ):
+        return ()
+    named = sa.select(audit_openings.c.event).where(said == person)
+    candidates = sa.or_(
+        said == person,
+        sa.and_(field.not_in(_NAMES), audit_openings.c.event.in_(named)),
+        sa.and_(field.not_in(_NAMES), said.contains(person, autoescape=True)),
+    )
+    rows = connection.execute(sa.select(audit_openings).where(candidates)).all()
+    of_theirs = {row.event for row in rows if row.value == person}
+    mentioned = re.compile(rf"(?<![\w.+-]){re.escape(person)}(?![\w-]|\.\w)")
+    return tuple(
+        (row.event, row.field)
+        for row in rows
+        if row.event in of_theirs or mentioned.search(row.value)
+    )
+
+
+def erase(connection: sa.Connection, person: str) -> int:
+    """Forget what `erasable` finds of a person, and return how many openings went.
+
+    The events stay, and so does the tree. What the tables beside the audit log hold, and what was
+    exported before, is not touched.
     """
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrites what it deletes
-    field, said = audit_openings.c.field, audit_openings.c.value
-    named = sa.select(audit_openings.c.event).where(said == value)
-    words = sa.and_(
-        field.not_in(_NAMES),
-        sa.or_(audit_openings.c.event.in_(named), said.contains(value, autoescape=True)),
-    )
-    # One after the other: a row that is gone could not tell which events named the person.
-    return sum(
-        connection.execute(sa.delete(audit_openings).where(each)).rowcount
-        for each in (words, said == value)
-    )
+    found = erasable(connection, person)
+    event, field = audit_openings.c.event, audit_openings.c.field
+    for at, name in found:
+        connection.execute(sa.delete(audit_openings).where(event == at, field == name))
+    return len(found)
 
 
 class AuditLog:
@@ -275,7 +298,7 @@ def _signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _make_key(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     made = Ed25519PrivateKey.generate().private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
@@ -288,8 +311,4 @@ def _make_key(path: Path) -> None:
     with contextlib.suppress(FileExistsError, FileNotFoundError):
         os.link(file.name, path)
     Path(file.name).unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -118,7 +118,7 @@ def test_show_finds_the_analyst_of_events_from_before_commitments(folder):
 
 
 def test_an_erased_person_is_not_shown_and_the_log_verifies(folder):
-    erased = privnb("erase", folder, BOB)
+    erased = privnb("erase", folder, BOB, "--yes")
     assert erased.output.splitlines() == [
         "Erased 2 names and words. The log's tree is unchanged.",
         "Still naming them: grants, ledger, requests, reviews, and what was exported.",
@@ -130,7 +130,14 @@ def test_an_erased_person_is_not_shown_and_the_log_verifies(folder):
     assert privnb("verify", folder).exit_code == 0
     again = privnb("erase", folder, BOB)
     assert again.exit_code == 1
-    assert "Nothing in the audit log opens to" in again.stderr
+    assert "Nobody in the audit log has the name" in again.stderr
+
+
+def test_erasing_says_how_much_and_asks(folder):
+    asked = privnb("erase", folder, BOB)
+    assert asked.exit_code == 1
+    assert "Erase 2 names and words, for good?" in asked.output
+    assert BOB in privnb("show", folder).output
 
 
 def test_key_prints_what_analysts_and_auditors_need(folder):

@@ -337,6 +337,27 @@ def test_a_name_within_another_is_not_that_person(log):
         assert erase(transaction, "%") == 0
 
 
+def test_words_that_contain_the_name_of_somebody_else_stay(log):
+    mentions = {
+        "A sound analysis of plans": False,
+        f"jo{ANA} asked": False,
+        f"x.{ANA} asked": False,
+        f"{ANA}.org asked": False,
+        f"As {ANA}, I say so": True,
+        f"It was ({ANA}).": True,
+    }
+    with log.database.write() as transaction:
+        for words in mentions:
+            record_event(transaction, "review", private={"analyst": BOB, "reason": words})
+        assert erase(transaction, "ana") == 0
+        assert erase(transaction, ANA) == 0
+        record_event(transaction, "review", private={"analyst": ANA})
+        assert erase(transaction, ANA) == 3
+    with log.database.read() as snapshot:
+        left = set(snapshot.execute(sa.select(tables.audit_openings.c.value)).scalars())
+    assert left == {BOB} | {words for words, gone in mentions.items() if not gone}
+
+
 # The key
 
 
