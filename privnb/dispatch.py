@@ -20,6 +20,7 @@ from privnb.messages import (
     Submission,
     released_hash,
 )
+from privnb.release import NO_EPSILON
 from privnb.replies import DISTRUST
 from privnb.request import Request
 from privnb.store import CUT_SHORT, Action, Record, Store
@@ -313,12 +314,12 @@ class Dispatch:
 
 
 def _require_offered(epsilon: str, computation: Computation, *, site: str) -> None:
-    """Refuse a label that claims a price above what was offered; for Python that was nothing."""
+    """Refuse a label that claims a price above what was offered; an exact output has none."""
     try:
-        dearer = not 0 <= Decimal(epsilon) <= Decimal(computation.epsilon or 0)
+        within = 0 <= Decimal(epsilon) <= Decimal(computation.epsilon or 0)
     except InvalidOperation:
-        dearer = True
-    if dearer:
+        within = computation.kind == "python" and epsilon == NO_EPSILON
+    if not within:
         raise BadMessage(f"{site} names a price that it was not offered.", hint=DISTRUST)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from privnb.output import Output
 
 __all__ = [
+    "NO_EPSILON",
     "RECORD_TYPE",
     "Answer",
     "AnswerColumn",
@@ -35,6 +36,10 @@ __all__ = [
 
 RECORD_TYPE = "application/vnd.privnb.release+json"
 """The mime type of what `privnb audit check-notebook` checks; no front end draws it."""
+
+
+NO_EPSILON = "none"
+"""What a label says of the loss of an exact output, which has none to speak of."""
 
 
 @wire.message

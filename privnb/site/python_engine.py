@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from privnb.errors import PrivnbError, QueryRefused, UnknownName
 from privnb.messages import PythonOffer, TemplateOffer
 from privnb.output import check
-from privnb.release import PrivacyLabel
+from privnb.release import NO_EPSILON, PrivacyLabel
 from privnb.site.gate import UnitCounts, judge
 from privnb.site.reporting import failure
 from privnb.site.sandbox import Cell, Failed, Finished
@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["PythonEngine", "Ran"]
-
-_EXACT = "none"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
@@ -240,8 +237,8 @@ class PythonEngine:
         return PrivacyLabel(
             route="approval",
             mechanism="no noise: the exact output of the cell",
-            epsilon=_EXACT,
-            delta=_EXACT,
+            epsilon=NO_EPSILON,
+            delta=NO_EPSILON,
             unit=f"nobody by proof; checked: {checked}",
             budget="nothing was charged: an exact output has no epsilon",
             not_protected=(
