@@ -8,7 +8,15 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["brief", "clean", "escaped", "is_seen", "moves_others"]
+__all__ = [
+    "brief",
+    "clean",
+    "escaped",
+    "has_clear_edges",
+    "in_quotes",
+    "is_seen",
+    "moves_others",
+]
 
 _PRINTABLE_BUT_UNSEEN = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00016fe4\U0001d159"
@@ -40,6 +48,20 @@ def moves_others(character: str) -> bool:
 def escaped(character: str) -> str:
     """Write a character as Python's escape of it."""
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def has_clear_edges(text: str) -> bool:
+    """Tell whether one sees where a text begins and ends: it has no blank there, and no quote."""
+    return text == text.strip() and text[:1] not in ("", '"')
+
+
+def in_quotes(text: str) -> str:
+    """Put text into quotes; those within it are doubled.
+
+    >>> in_quotes('a "b" ')
+    '"a ""b"" "'
+    """
+    return '"' + text.replace('"', '""') + '"'
 
 
 def clean(text: object) -> str:

@@ -6,6 +6,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
+from privnb.unseen import has_clear_edges, in_quotes
 from privnb.widgets.visible import visible
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ _GRID = 2
 def drawable_output(output: Output) -> dict[str, Any]:
     """Describe an output for the front end: plain text and nothing else, or a PNG in base64.
 
-    Values keep all their digits: what a computation wants to smuggle out may sit in the last ones.
+    Values keep all their digits: what a computation wants to smuggle out may sit in the last ones,
+    or in blanks at the ends of text, which is then in quotes.
     """
     if output.kind == "figure":
         return _figure(output)
     columns = [
-        {"name": visible(c.name), "type": c.type, "index": c.role == "index"}
-        for c in output.columns
+        {"name": _cell(c.name), "type": c.type, "index": c.role == "index"} for c in output.columns
     ]
     rows = [[_cell(value) for value in row] for row in output.rows]
     numeric = [c.type in ("integer", "float") for c in output.columns]
@@ -93,4 +94,7 @@ def _cell(value: Scalar) -> str | None:
         return None  # drawn unlike any text
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if isinstance(value, float) else visible(value)
+    if not isinstance(value, str):
+        return repr(value)
+    text = visible(value)
+    return text if has_clear_edges(text) else in_quotes(text)

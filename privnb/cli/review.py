@@ -7,8 +7,6 @@ that moves others, as its escape: it can neither steer the terminal nor look lik
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from privnb.computation import Scalar
     from privnb.output import Output
     from privnb.review_item import ReviewItem
     from privnb.site.desk import Desk
@@ -43,6 +42,7 @@ Digest = Annotated[
 ]
 
 _MOST_ROWS = 500
+_MISSING = "missing"
 _SHORT_DIGEST = 8
 
 
@@ -341,15 +341,23 @@ def _print_output(out: Console, output: Output) -> None:
     most = _MOST_ROWS if out.is_terminal else len(output.rows)
     shape = f" of shape {output.shape}" if output.shape is not None else ""
     out.print(f"{output.kind}{shape}, {len(output.rows):,} rows, {len(output.columns):,} columns")
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow([_shown(column.name) for column in output.columns])
+    out.print(",".join(_cell(column.name) for column in output.columns))
     for row in output.rows[:most]:
-        writer.writerow(["" if cell is None else _shown(cell) for cell in row])
-    out.print(lines.getvalue().rstrip("\n"))
+        out.print(",".join(map(_cell, row)))
     if len(output.rows) > most:
         left = len(output.rows) - most
         out.print(f"… and {left:,} more rows: to see them all, write this into a file with >")
+
+
+def _cell(value: Scalar) -> str:
+    """Write a cell of a table so that text can pass neither for two cells nor for none."""
+    from privnb.unseen import has_clear_edges, in_quotes  # noqa: PLC0415 - only when needed
+
+    if value is None:
+        return _MISSING
+    text = _shown(value)
+    clear = has_clear_edges(text) and "," not in text and text != _MISSING
+    return text if clear else in_quotes(text)
 
 
 def _write_figure(item: ReviewItem, path: Path) -> None:

@@ -12,7 +12,7 @@ from review_site import ALICE, BOB, OUTPUT, table_output
 from typer.testing import CliRunner
 
 from privnb.cli import app
-from privnb.output import Output
+from privnb.output import Output, OutputColumn
 from privnb.site import review
 from privnb.site.reviewers import ReviewerKey, key_folder
 
@@ -81,6 +81,18 @@ def test_an_output_is_shown_to_its_last_digit(site):
     assert "30,0.1234567890123456" in text
     assert "Too few people." in text
     assert f"privnb review release {site.folder}" in text
+
+
+def test_no_cell_of_a_text_can_pass_for_another(site):
+    texts = ("yes", "yes ", "", None, "missing", "a,b", '"yes "', "a\tb")
+    column = OutputColumn(name="answer ", type="string", role="value")
+    name = site.held(Output(kind="frame", columns=(column,), rows=tuple((t,) for t in texts)))
+    text = run("show", site.folder, name).stdout
+    shown = text.partition("8 rows, 1 columns\n")[2].splitlines()[: len(texts) + 1]
+    assert shown == [
+        *('"answer "', "yes", '"yes "', '""', "missing", '"missing"', '"a,b"', '"""yes """'),
+        "a\\tb",
+    ]
 
 
 def test_a_figure_is_written_to_a_file_that_is_not_there_yet(site, tmp_path):

@@ -246,6 +246,20 @@ def test_hidden_text_in_a_cell_is_shown_as_escapes():
     assert drawn["rows"] == [[r"a\u200b\u200b\u200bb"]]
 
 
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("yes", "yes"),
+        ("yes  ", '"yes  "'),
+        ("\tyes", '"\tyes"'),
+        ("", '""'),
+        ('"yes "', '"""yes """'),
+    ],
+)
+def test_blanks_at_the_ends_of_a_text_are_seen(text, drawn):
+    assert drawable_output(declare(text))["rows"] == [[drawn]]
+
+
 def test_an_array_of_two_dimensions_is_a_grid_and_any_other_a_list():
     import numpy as np
 
