@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from privnb.computation import Computation
-    from privnb.messages import SiteDescription
+    from privnb.messages import PythonOffer, SiteDescription
 
 __all__ = ["Preview"]
 
@@ -29,12 +29,8 @@ class Preview:
         offer = self.sites[site].python
         if offer is None:
             return (("Who decides", "nobody: this site takes no Python cells"),)
-        template = self.template(site)
-        decides = offer.review
-        if template is not None:
-            decides = f"nobody has to: it is the owner's template {template}, released at once"
         return (
-            ("Who decides", decides),
+            ("Who decides", self._decides(site, offer)),
             ("Consent", self._consent(site)),
             ("Output", f"at most {offer.max_rows:,} rows and {offer.max_bytes:,} bytes"),
             ("Groups", f"at least {offer.min_units} behind each row, or a reviewer decides"),
@@ -44,15 +40,32 @@ class Preview:
         )
 
     def template(self, site: str) -> str | None:
-        """Name the owner's template that this cell is, if it is one."""
+        """Name the owner's template that this cell is for its purpose, if it is one.
+
+        Whether its parameters are among those allowed is for the site to tell.
+        """
         asked = self.computation
         offer = self.sites[site].python
         for template in offer.templates if offer else ():
             same = (template.source, template.output) == (asked.source, asked.output)
-            given = set(asked.parameters or {})
-            if same and set(template.tables) == set(asked.tables or ()):
-                return template.name if given == set(template.parameters) else None
+            if (
+                same
+                and set(template.tables) == set(asked.tables or ())
+                and set(template.parameters) == set(asked.parameters or {})
+                and (asked.purpose is None or asked.purpose in template.purposes)
+            ):
+                return template.name
         return None
+
+    def _decides(self, site: str, offer: PythonOffer) -> str:
+        name = self.template(site)
+        if name is None:
+            return offer.review
+        allowed = next(each.parameters for each in offer.templates if each.name == name)
+        purpose = "" if self.computation.purpose else " for some purposes"
+        given = "; ".join(f"{parameter}: {what}" for parameter, what in allowed.items())
+        within = f" while its parameters are as allowed ({given})" if given else ""
+        return f"nobody has to: the owner's template {name} is released at once{purpose}{within}"
 
     def covered(self, site: str) -> bool | None:
         """Whether consent covers all tables for the purpose; None when no purpose is named."""

@@ -156,8 +156,13 @@ def test_a_dry_run_knows_a_template_and_a_missing_consent(notebook):
     preview = notebook.run(f"%%secure {ASK} --param lowest_age --dry-run\n{template.source}")
     assert preview.template("northside") == "visits_by_age"
     assert not preview.covered("northside")
-    assert "owner's template visits_by_age, released at once" in notebook.text
+    assert "the owner's template visits_by_age is released at once while" in notebook.text
+    assert "lowest_age: integer, 0 to 65" in notebook.text
     assert "%privnb request-access" in notebook.text
+    other = ASK.replace("utilisation-research", "advertising")
+    preview = notebook.run(f"%%secure {other} --param lowest_age --dry-run\n{template.source}")
+    assert preview.template("northside") is None
+    assert "released at once" not in notebook.text
 
 
 def test_an_interrupt_leaves_the_request_and_no_question_behind(reviewed, tmp_path):
