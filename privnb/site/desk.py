@@ -29,7 +29,7 @@ from privnb.site.review import (
 from privnb.site.review_book import TO_DECIDE, stored
 from privnb.site.review_states import STATES, state_of
 from privnb.site.reviewers import key_folder, known_keys
-from privnb.site.scan import Scan, difference, scan, similarity
+from privnb.site.scan import difference, scan, similarity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,12 +45,7 @@ _MOST_EARLIER = 200
 """How many approved computations are searched for the most similar one."""
 _MOST_HISTORY = 30
 _MOST_PAST = 30
-_CHANGED = Scan(
-    findings=("What is stored is not what came in: somebody changed the site's database.",),
-    imports=(),
-    columns=(),
-    lines=0,
-)
+_CHANGED = ("What is stored is not what came in: somebody changed the site's database.",)
 
 
 def choose_key(reviewer: str | None, *, folder: Path | None = None) -> ReviewerKey | None:
@@ -123,7 +118,7 @@ class Desk:
     def items(self) -> tuple[ReviewItem, ...]:
         """Return what is to be decided, who has waited longest first.
 
-        Only what is quickly read: `item` adds differences, history and the output.
+        Only what is quickly read: `item` adds findings, mock run, differences, history and output.
         """
         with self._database.read() as snapshot:
             return tuple(
@@ -231,11 +226,7 @@ class Desk:
         ]
         stage = review.stage or max((each.stage for each in made), default="code")
         if computation is None:  # shown, for one bad row must not hide the others
-            computation, found = Computation(kind="python", source=""), _CHANGED
-        else:
-            # Here and not in the agent, which never parses code that somebody else wrote.
-            found = scan(computation, packages=self._packages, schemas=self._schemas)
-        mock, mock_problem = _mock_of(review)
+            computation = Computation(kind="python", source="")
         return ReviewItem(
             request=review.request,
             digest=review.digest,
@@ -253,11 +244,6 @@ class Desk:
             approvals=tuple(each.reviewer for each in made if each.stage == stage),
             needed=self._config.needed,
             reviewers=tuple(self._config.reviewers),
-            findings=found.findings,
-            imports=found.imports,
-            columns=found.columns,
-            mock_output=mock,
-            mock_problem=mock_problem,
             output_digest=review.output_digest,
             gate=review.gate_findings,
             **details,  # type: ignore[arg-type]
@@ -266,10 +252,18 @@ class Desk:
     def _details(self, connection: sa.Connection, review: Review) -> dict[str, object]:
         computation = review.read_computation()
         if computation is None:
-            return {}
+            return {"findings": _CHANGED}
+        # Here and not in the agent, which never parses code that somebody else wrote.
+        found = scan(computation, packages=self._packages, schemas=self._schemas)
+        mock, mock_problem = _mock_of(review)
         nearest = self._nearest_approved(connection, review, computation)
         denied = _last_denied(connection, review)
         return {
+            "findings": found.findings,
+            "imports": found.imports,
+            "columns": found.columns,
+            "mock_output": mock,
+            "mock_problem": mock_problem,
             "difference": difference(nearest[1], computation) if nearest else "",
             "difference_to": nearest[0].request if nearest else "",
             "denied_difference": difference(denied[1], computation) if denied else "",

@@ -59,6 +59,17 @@ def test_the_list_has_no_outputs_in_it(site, desk):
     assert desk.items()[0].output is None
 
 
+def test_the_list_reads_no_code(site, desk, monkeypatch):
+    def scanned(*_, **__):
+        raise AssertionError
+
+    name = site.ask("eval('x')")
+    monkeypatch.setattr("privnb.site.desk.scan", scanned)
+    assert [item.source for item in desk.items()] == ["eval('x')"]
+    with pytest.raises(AssertionError):
+        desk.item(name)
+
+
 def test_a_request_is_shown_with_all_that_was_found_out(site, desk):
     name = site.ask(parameters={"age": 40}, output="table")
     mock = review.MockRun(output=OUTPUT)
