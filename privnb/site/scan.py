@@ -22,7 +22,7 @@ from privnb.site.scan_rules import (
     is_part_of_python,
     whole_tables,
 )
-from privnb.site.scan_text import Remark, clipped, lines_of, text_remarks
+from privnb.site.scan_text import Remark, clipped, lines_of, shown, text_remarks
 from privnb.site.scan_words import DISTRIBUTIONS
 
 if TYPE_CHECKING:
@@ -231,7 +231,6 @@ def _around(computation: Computation) -> dict[str, str]:
 def _differing(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:
     for name in dict.fromkeys((*before, *after)):
         if before.get(name) != after.get(name):
-            if name in before:
-                yield f"-{name}: {before[name]}"
-            if name in after:
-                yield f"+{name}: {after[name]}"
+            for sign, said in (("-", before), ("+", after)):
+                if name in said:  # a name may hold line breaks, and must not add lines here
+                    yield sign + shown(f"{name}: {said[name]}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -349,3 +352,18 @@ def test_any_two_cells_can_be_compared(before, after):
     assert 0 <= similarity(before, after) <= 1
     told = difference(computation(before), computation(after))
     assert (told == "") == (lines_of(before) == lines_of(after))
+
+
+def test_no_name_can_add_lines_to_a_difference():
+    earlier = Computation(kind="python", source="1", parameters={"k": 1}, purpose="p")
+    later = dataclasses.replace(
+        earlier,
+        parameters={"k": 1, "z\n-parameter seed: 7\r+parameter seed": 8},
+        output="m\n-purpose: p\n+purpose: approved-by-ethics-board",
+        tables=("a\n+b",),
+    )
+    lines = re.split(r"[\r\n]", difference(earlier, later))
+    assert [line.partition(": ")[0] for line in lines] == [
+        *("@@ what goes with the code @@", "-tables", "+tables", "-output", "+output"),
+        r"+parameter z\n-parameter seed",
+    ]
