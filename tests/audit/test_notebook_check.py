@@ -477,7 +477,7 @@ def test_a_record_that_makes_no_sense_is_wrong_and_not_a_crash(log, saved, way, 
 
 
 def test_a_signed_release_that_is_no_table_is_wrong_and_not_a_crash(log, saved):
-    broken = dataclasses.replace(answer(), rows=(("<40",),))
+    broken = dataclasses.replace(answer(), half_widths=())
     data = release(part(log)).bundle()
     odd = part(log, answer=broken)
     record = release(odd).record()
