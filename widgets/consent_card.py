@@ -20,7 +20,7 @@ Offer: TypeAlias = tuple[str, str, str]
 """A site, a table of its, and a purpose for which its policy lets the table be used."""
 
 ConsentRow: TypeAlias = tuple[str, str, str, str, str, str, str]
-"""Site, table, purpose, state, since, until, reason: plain text that hides nothing."""
+"""Site, table, purpose, state, since, until, reason: plain text, escapes for what is not seen."""
 
 STATES: dict[str, Look] = {
     "granted": ("✓", "good"),
