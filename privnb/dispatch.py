@@ -188,7 +188,7 @@ class Dispatch:
                     site,
                     reply.trail or (),
                     analyst=self._email,
-                    proved=self._store.proved_events(owner),
+                    proved=self._store.proved_events(owner, key=self.witness.key(owner)),
                     held=request.held(owner),
                 )
             except PrivnbError as problem:

@@ -154,13 +154,13 @@ class Store:
             return None
         return verdict if verdict.reply == wire.sha256_hex(data) else None
 
-    def proved_events(self, owner: str) -> set[int]:
-        """Return the places in a site's audit log of all that it proved."""
+    def proved_events(self, owner: str, *, key: str | None) -> set[int]:
+        """Return the places, in the audit log of this key, of all that a site proved by it."""
         found = set()
         for request in self._ids():
             with contextlib.suppress(BadMessage, OSError):
                 verdict = self._verdict(request, owner)
-                if verdict.event is not None and verdict.problem is None:
+                if verdict.event is not None and verdict.key == key:
                     found.add(verdict.event)
         return found
 

@@ -749,6 +749,20 @@ def test_a_trail_that_leaves_out_an_answer_or_repeats_one_is_not_believed(sessio
     assert frame[frame.site == "northside"].verified.tolist() == [False]
 
 
+def test_a_site_whose_log_was_begun_anew_knowingly_owes_nothing_of_the_one_before(
+    session, north, tmp_path
+):
+    north.said = trailing(north, lambda trail: trail)
+    for _ in range(3):
+        ask(session).result(timeout=5)
+    del north.log
+    (tmp_path / "audit" / f"{north.owner}.json").unlink()
+    session.sites()
+    ask(session).result(timeout=5)
+    frame = session.audit()
+    assert frame[frame.site == "northside"].verified.tolist() == [True]
+
+
 def trailing(site, change):
     """Let a site show its events about ana, changed."""
     honest = site.said
