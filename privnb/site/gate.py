@@ -202,35 +202,65 @@ class _Judgement:
     def _single_values(self) -> Iterator[str]:
         """Find values that are somebody's own: a maximum, a diagnosis, a row that was copied."""
         few = len(self._output.rows) * len(self._output.columns) <= _SMALL_OUTPUT
-        for place, column in enumerate(self._output.columns):
-            values = [
+        telling = {
+            place: [
                 value
                 for value in dict.fromkeys(self._values(place))
                 if value is not None and _is_telling(value, column, few=few)
             ]
-            for source in self._visible.values() if values and column.role == "value" else ():
-                if _comparable(column, source) and source.values is None:
-                    units = self._behind([(source.name, values)])
-                    if any(0 < count < self._least for count in units):
-                        yield (
-                            f"Column {column.name!r} holds a value that is the {source.name} of "
-                            f"fewer than {self._least} {self._table.unit_name}s, exactly: it may "
-                            "be one of theirs."
-                        )
+            for place, column in enumerate(self._output.columns)
+            if column.role == "value"
+        }
+        for source, found in self._lookups(telling):
+            for place, units in found.items():
+                if any(0 < count < self._least for count in units):
+                    yield (
+                        f"Column {self._output.columns[place].name!r} holds a value that is the "
+                        f"{source.name} of fewer than {self._least} {self._table.unit_name}s, "
+                        "exactly: it may be one of theirs."
+                    )
 
     def _copies(self, keys: Sequence[int]) -> Iterator[str]:
-        for place, column in enumerate(self._output.columns):
-            values: list[Scalar] = list(dict.fromkeys(self._values(place)))
-            enough = _FEW_INTEGERS if column.type == "integer" else _FEW
-            if place in keys or column.type in ("float", "boolean") or len(values) < enough:
-                continue
-            for source in self._visible.values():
-                same = _comparable(column, source) and source.values is None
-                if same and all(self._behind([(source.name, values)])):
+        """Find columns that hold nothing but values of a column of the table."""
+        distinct = {
+            place: list(dict.fromkeys(self._values(place)))
+            for place, column in enumerate(self._output.columns)
+            if place not in keys and column.type not in ("float", "boolean")
+        }
+        enough = {
+            place: values
+            for place, values in distinct.items()
+            if len(values) >= (_FEW_INTEGERS if self._is_integer(place) else _FEW)
+        }
+        for source, found in self._lookups(enough):
+            for place, units in found.items():
+                if all(units):
                     yield (
-                        f"Column {column.name!r} holds only values of "
+                        f"Column {self._output.columns[place].name!r} holds only values of "
                         f"{self._table.name}.{source.name}: it may be a copy of rows."
                     )
+
+    def _lookups(
+        self, columns: Mapping[int, Sequence[Scalar]]
+    ) -> Iterator[tuple[Column, dict[int, list[int]]]]:
+        """Count, for each column of the table without public values, who has values like these.
+
+        The counts stand by the place of the output's column; each column of the table is asked
+        once, however many columns the output has.
+        """
+        for source in self._visible.values():
+            alike = {
+                place: values
+                for place, values in columns.items()
+                if values and _comparable(self._output.columns[place], source)
+            }
+            if source.values is not None or not alike:
+                continue
+            units = iter(self._behind([(source.name, [v for vs in alike.values() for v in vs])]))
+            yield source, {place: [next(units) for _ in values] for place, values in alike.items()}
+
+    def _is_integer(self, place: int) -> bool:
+        return self._output.columns[place].type == "integer"
 
     def _values(self, place: int) -> list[Scalar]:
         return [row[place] for row in self._output.rows]
