@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["show", "show_bundle", "show_frame", "show_lines"]
 
+_MOST_ROWS = 1000
+
 
 def show(html: str, text: str) -> None:
     """Display one thing in both forms; the notebook takes HTML, a terminal takes text."""
@@ -37,6 +39,9 @@ def show_lines(first: str, *more: str) -> None:
 
 def show_frame(caption: str, frame: DataFrame, *, merge_sites: bool = False) -> None:
     """Display a frame as a card; rows that differ in nothing but the site may be merged."""
+    if len(frame) > _MOST_ROWS:
+        caption = f"{caption} · the first {_MOST_ROWS:,} of {len(frame):,} rows"
+        frame = frame.head(_MOST_ROWS)
     columns = [str(column) for column in frame.columns]
     rows = [[_words(cell) for cell in row] for row in frame.itertuples(index=False)]
     if merge_sites:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from privnb.markup import CARD, MUTED, plain_table, table, tag
 from privnb.rendering import QUIET_BANNER, banner
-from privnb.unseen import clean
+from privnb.unseen import brief, clean
 
 if TYPE_CHECKING:
     from privnb.preview import Preview
@@ -67,7 +67,7 @@ def _minute(moment: str) -> str:
 
 def preview_html(preview: Preview) -> str:
     """Draw what would become of a Python cell at each site."""
-    blocks = [table(f"At {site}", ("what", "how"), preview.facts(site)) for site in preview.sites]
+    blocks = [table(f"At {site}", ("what", "how"), _facts(preview, site)) for site in preview.sites]
     return tag(
         "section",
         banner(_DRY_RUN, QUIET_BANNER),
@@ -84,9 +84,13 @@ def preview_text(preview: Preview) -> str:
     """Write what would become of a Python cell at each site as plain text."""
     blocks = [_DRY_RUN]
     for site in preview.sites:
-        rows = [list(fact) for fact in preview.facts(site)]
-        blocks.append(f"{clean(site)}\n{plain_table(('what', 'how'), rows)}")
+        table_of_facts = plain_table(("what", "how"), _facts(preview, site))
+        blocks.append(f"{clean(site)}\n{table_of_facts}")
     return "\n\n".join([*blocks, *map(clean, _unknown(preview)), _question(preview)])
+
+
+def _facts(preview: Preview, site: str) -> list[tuple[str, str]]:
+    return [(what, brief(how)) for what, how in preview.facts(site)]
 
 
 def _unknown(preview: Preview) -> list[str]:

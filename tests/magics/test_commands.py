@@ -59,6 +59,18 @@ def test_a_command_shows_a_table_in_text_and_html(notebook, command, shown):
         assert words in (notebook.html or notebook.text)
 
 
+def test_a_list_of_any_length_is_cut_and_says_so(notebook):
+    import pandas as pd
+
+    from privnb.magics.showing import show_frame
+
+    long = pd.DataFrame({"site": ["northside"] * 5000, "column": range(5000)})
+    notebook.shell.user_ns.update(show_frame=show_frame, long=long)
+    notebook.run("show_frame('Columns', long)")
+    assert "Columns · the first 1,000 of 5,000 rows" in notebook.text
+    assert notebook.html.count("<tr") == 1001
+
+
 def test_requests_are_listed_and_can_be_cancelled(notebook):
     notebook.datasite.by_name["northside"].delay = 60
     notebook.run(

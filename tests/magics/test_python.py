@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from fake_exchange import COEFFICIENTS, PYTHON
@@ -147,6 +148,14 @@ def test_a_dry_run_tells_who_decides_and_sends_nothing_to_run(notebook):
     assert preview.covered("northside")
     notebook.run(f"%%secure plan {ASK} --dry-run\n{CELL}")
     assert "plan: what northside would do · nothing spent" in notebook.text
+
+
+def test_a_dry_run_draws_the_beginning_of_what_a_site_says(notebook):
+    site = notebook.datasite.by_name["northside"]
+    site.python = replace(site.python, review="r" * 100_000, packages=("p" * 100_000,))
+    notebook.run(f"%%secure {ASK} --dry-run\n{CELL}")
+    assert len(notebook.html) < 10_000
+    assert len(notebook.text) < 10_000
 
 
 def test_a_dry_run_knows_a_template_and_a_missing_consent(notebook):
