@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from privnb import audit, wire
 from privnb.audit import Proved, Unproved, VerifierKey
 from privnb.errors import BadMessage, PrivnbError, error_from_code
-from privnb.markup import clean
 from privnb.messages import Problem
 from privnb.output import Output
 from privnb.release import RECORD_TYPE, Answer, PrivacyLabel, Receipt, Release, SiteRelease
+from privnb.unseen import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

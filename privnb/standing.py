@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from privnb.errors import AuditBroken, BadMessage, PrivnbError, SiteFailure
+from privnb.errors import AuditBroken, ExchangeError, PrivnbError, SiteFailure, StateError
 from privnb.unseen import brief
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def status_of(reply: Reply | PrivnbError | None) -> SiteStatus:
         return "released"
     if reply.code == "E_CANCELLED":
         return "cancelled"
-    failed = isinstance(reply, SiteFailure | BadMessage | AuditBroken)
+    failed = isinstance(reply, SiteFailure | ExchangeError | AuditBroken | StateError)
     return "failed" if failed else "refused"
 
 

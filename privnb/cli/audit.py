@@ -247,7 +247,7 @@ def _print_events(events: Sequence[ShownEvent]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from privnb.markup import clean  # noqa: PLC0415
+    from privnb.unseen import clean  # noqa: PLC0415
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
     table = Table("no.", "at", "kind", "who", "what", box=None, pad_edge=False)

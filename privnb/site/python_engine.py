@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PythonEngine", "Ran"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Ran:
     """What a cell gave on the data, and what the gate found in it."""
@@ -188,7 +189,10 @@ class PythonEngine:
         limits = self._limits
         try_it = "" if mock else "Try it with --mock. "
         try_it += "The message of an error stays at the site: on real data it may hold some."
-        declare = "End the cell with a number, text, array, Series, DataFrame or figure."
+        declare = (
+            "End the cell with a number, text, array, Series, DataFrame or figure; a list or a "
+            "dict may leave as pd.Series(...)."
+        )
         code, message, hint = {
             "error": ("E_CELL", f"The cell raised {failed.error or 'an error'}{where}.", try_it),
             "output": (

@@ -83,8 +83,8 @@ def test_two_who_approve_at_once_are_both_counted_when_both_are_needed(site, rev
 
 def test_approval_and_denial_at_once_have_one_outcome(site, reviewers):
     site.write_config(needed=1)
-    for _ in range(5):
-        name = site.ask()
+    for number in range(5):
+        name = site.ask(parameters={"round": number})  # what was denied once stays denied
         reviewers[0].start(name)
         reviewers[1].start(name, "deny")
         results = [each.result() for each in reviewers]

@@ -97,7 +97,8 @@ def _cells(value: Any) -> int:
     import numpy as np  # noqa: PLC0415 - as above
     import pandas as pd  # noqa: PLC0415 - as above
 
-    return int(value.size) if isinstance(value, (np.ndarray, pd.Series, pd.DataFrame)) else 0
+    sized = (np.ndarray, pd.Series, pd.DataFrame, pd.api.extensions.ExtensionArray)
+    return int(value.size) if isinstance(value, sized) else 0
 
 
 def _class(problem: BaseException) -> str:
