@@ -147,7 +147,7 @@ class Agent:
                 failures = 0
                 quick, slow = self._pauses
                 idle = time.monotonic() - last_work
-                active = idle < _ACTIVE_SECONDS or self._answering.approving.busy
+                active = idle < _ACTIVE_SECONDS or self._answering.under_way.busy
                 pause = quick if active else slow
             except Exception as problem:  # noqa: BLE001 - the agent lives
                 self._report(problem, first=not failures)
@@ -186,7 +186,7 @@ class Agent:
 
     def _go_on(self) -> int:
         """Go on with Python computations, and send the replies of those that ended."""
-        ended = self._answering.approving.tick()
+        ended = self._answering.under_way.tick()
         for each in ended:
             files = self._answering.files_of(each.record)
             sender, name = each.record.sender, each.record.name

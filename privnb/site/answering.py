@@ -4,7 +4,7 @@
 
     read ─┬─▶ serving      what costs nothing
           ├─▶ charging     SQL: a protected answer, paid for
-          └─▶ approving    Python: an output that people or rules let out
+          └─▶ approving    Python: an output that people or rules let out; then under_way
 
 Nothing is sent before its reply is stored, or is of no consequence; what a crash at each point
 leads to stands in those modules.
@@ -22,14 +22,17 @@ from privnb.datasite.ports import ArrivedJob
 from privnb.errors import PrivnbError
 from privnb.messages import SOURCE_FILES, SUBMISSION_FILE, Submission
 from privnb.site import ledger
+from privnb.site.approvals import Approvals
 from privnb.site.approving import Approving
 from privnb.site.charging import ATTEMPTS, Charging
+from privnb.site.ending import Endings
 from privnb.site.intake import read_submission
 from privnb.site.policy import refusal
 from privnb.site.refusing import Outgoing, Refusing, public, stored_computation
 from privnb.site.reporting import About, failure
 from privnb.site.requests import Record, RequestBook
 from privnb.site.serving import Serving
+from privnb.site.under_way import UnderWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,23 +95,35 @@ class Answering:
             lock=lock,
             today=today,
         )
-        self.approving = Approving(
+        approvals = Approvals(config, today=today)
+        self.under_way = UnderWay(
             config,
             python=python,
+            approvals=approvals,
+            endings=Endings(
+                python=python, approvals=approvals, database=database, book=book, audit=audit
+            ),
+            database=database,
+            book=book,
+            lock=lock,
+            now=now,
+        )
+        self._approving = Approving(
+            config,
+            python=python,
+            approvals=approvals,
+            under_way=self.under_way,
             database=database,
             book=book,
             refusing=refusing,
             serving=self._serving,
-            audit=audit,
-            lock=lock,
-            today=today,
             now=now,
         )
 
     def warm(self) -> None:
         """Do once, for nobody, what the first request would wait for."""
         self._engine.warm()
-        self.approving.warm()
+        self.under_way.warm()
         name = "0" * 32
         computation = Computation(kind="sql", source="SELECT 1")
         submission = Submission(request=name, action="run", computation=computation)
@@ -138,7 +153,7 @@ class Answering:
                 return Outgoing(reply=record.reply, succeeded=record.succeeded)
             if record.state == "reserved":
                 return self._charging.resume(record)
-            self.approving.park(record)
+            self.under_way.park(record)
             return None
 
     def give_up(self, job: ArrivedJob) -> Outgoing | None:
@@ -150,11 +165,11 @@ class Answering:
             return Outgoing(reply=record.reply, succeeded=record.succeeded)
         if record.state == "reserved":
             return self._charging.fail(record)
-        return self.approving.fail(record)
+        return self.under_way.fail(record)
 
     def is_parked(self, sender: str, name: str) -> bool:
         """Tell whether there is nothing to do for a request until a person or a cell is done."""
-        return self.approving.is_parked(sender, name)
+        return self.under_way.is_parked(sender, name)
 
     @staticmethod
     def files_of(record: Record) -> Mapping[str, bytes]:
@@ -170,7 +185,7 @@ class Answering:
 
     def close(self) -> None:
         """Let go of what runs beside us."""
-        self.approving.close()
+        self.under_way.close()
 
     def _begin(self, job: ArrivedJob, previous: Record | None) -> Outgoing | None:
         if previous is not None and previous.attempts >= ATTEMPTS:
@@ -181,7 +196,7 @@ class Answering:
             return self._refusing.refuse(job, previous, refusal(public(problem)), About())
         computation = submission.computation
         if computation is not None and computation.kind == "python":
-            return self.approving.begin(job, previous, submission, computation)
+            return self._approving.begin(job, previous, submission, computation)
         if computation is not None and submission.action == "run":
             return self._charging.begin(job, previous, computation)
         return self._serving.serve(job, previous, submission)

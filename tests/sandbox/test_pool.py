@@ -73,12 +73,12 @@ def rests(sandbox):
     time.sleep(0.05)
 
 
-def test_a_hundred_hostile_cells_in_a_row_leave_nothing_behind(sandbox):
+def test_hostile_cells_in_a_row_leave_nothing_behind(sandbox):
     rests(sandbox)
     descriptors, threads = open_descriptors(), threading.active_count()
     processes = len(children())
     reasons = set()
-    for number in range(100):
+    for number in range(20):  # tests/site sends a hundred through an agent
         ended = sandbox.run(cell(HOSTILE[number % len(HOSTILE)]))
         reasons.add("fine" if isinstance(ended, Finished) else ended.reason)
     assert reasons == {"killed", "error", "memory", "size", "output", "fine"}

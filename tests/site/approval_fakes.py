@@ -168,8 +168,8 @@ class PythonSite(Site):
 
     def look(self) -> None:
         """Let the agent's next step look at everything, as it does every few seconds."""
-        approving = self.agent._answering.approving
-        approving._next_look = approving._next_patrol = 0.0
+        under_way = self.agent._answering.under_way
+        under_way._next_look = under_way._next_patrol = 0.0
 
     def steps(self, count: int = 5) -> None:
         """Let the agent look around a few times."""

@@ -18,7 +18,7 @@ from approval_fakes import PythonSite
 from site_fakes import FakePlan, FakeTables, Site, job_files
 
 from privnb.datasite.ports import ArrivedJob
-from privnb.site import approving, database
+from privnb.site import database, under_way
 from privnb.site.intake import read_submission
 
 
@@ -52,7 +52,7 @@ def live(folder: Path, fatal: int) -> int:
     tables = FakeTables()
     takes_python = (folder / "keys").exists()
     # Looked for at every step, or only at the first: the number of steps is always the same.
-    approving._LOOK_SECONDS = approving._PATROL_SECONDS = 0.0 if takes_python else 3600.0
+    under_way._LOOK_SECONDS = under_way._PATROL_SECONDS = 0.0 if takes_python else 3600.0
     if takes_python:
         site = PythonSite(folder, tables=tables)
         site.box.run = steps.wrap(site.box.run)
@@ -66,9 +66,9 @@ def live(folder: Path, fatal: int) -> int:
     dialect.do_begin = steps.wrap(dialect.do_begin)
     for name in ("poll", "reply", "retire", "publish_card"):
         setattr(port, name, steps.wrap(getattr(port, name)))
-    under_way = site.agent._answering.approving
-    while site.agent.step() or under_way.busy:
-        under_way._runs.wait(seconds=10)
+    cells = site.agent._answering.under_way
+    while site.agent.step() or cells.busy:
+        cells.runs.wait(seconds=10)
     site.agent.close()
     return steps.count
 

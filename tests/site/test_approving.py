@@ -13,8 +13,8 @@ from privnb import audit
 from privnb.computation import Computation
 from privnb.errors import RequestRefused, SiteFailure, StateError
 from privnb.messages import released_hash
-from privnb.site import approving, review
 from privnb.site import database as tables
+from privnb.site import review, under_way
 from privnb.site.python_config import ParameterRule, Template
 
 MEAN = 19.5
@@ -329,7 +329,7 @@ def test_an_error_on_the_mock_twin_tells_class_and_line(site):
 def test_reviewers_get_the_result_of_the_mock_run(site):
     name = site.send_cell()
     site.settle(name, until=("waiting",))
-    site.agent._answering.approving._runs.wait(seconds=10)
+    site.agent._answering.under_way.runs.wait(seconds=10)
     site.steps()
     with site.database.read() as snapshot:
         mock = json.loads(snapshot.execute(sa.select(tables.reviews.c.mock)).scalar())
@@ -434,7 +434,7 @@ def test_a_request_that_nobody_decides_on_expires_once_the_clock_is_sure(site, m
     site.clock.moment += dt.timedelta(days=15)
     site.steps()
     assert site.state(name) == "waiting"
-    monkeypatch.setattr(approving, "_SURE_SECONDS", 0.0)
+    monkeypatch.setattr(under_way, "_SURE_SECONDS", 0.0)
     site.settle(name)
     assert site.reply(name).problem.code == "E_EXPIRED"
 
@@ -447,7 +447,7 @@ def test_a_clock_that_jumps_and_comes_back_ends_nothing(site, monkeypatch):
     site.grant(until=None)
     site.steps()
     site.clock.moment = there
-    monkeypatch.setattr(approving, "_SURE_SECONDS", 0.0)
+    monkeypatch.setattr(under_way, "_SURE_SECONDS", 0.0)
     site.steps()
     assert site.state(name) == "waiting"
 
@@ -478,7 +478,7 @@ def test_a_cell_over_which_the_agent_dies_is_run_once_more_and_then_given_up(sit
     name = site.send_cell("HANG")
     for _ in range(2):
         site.settle(name, until=("running",))
-        while not site.agent._answering.approving.busy:
+        while not site.agent._answering.under_way.busy:
             site.steps()
         site.restart()
     site.settle(name)
@@ -510,7 +510,7 @@ def test_a_reply_stored_before_the_database_was_busy_is_sent_all_the_same(site, 
         site.settle(name, until=("waiting",))
     for name in names:
         site.decide(name, verdict="deny", reason="No.")
-    end, calls = site.agent._answering.approving._endings.end, []
+    end, calls = site.agent._answering.under_way._endings.end, []
 
     def busy_the_second_time(*args):
         calls.append(args)
@@ -518,7 +518,7 @@ def test_a_reply_stored_before_the_database_was_busy_is_sent_all_the_same(site, 
             raise StateError("The database is in use.")
         return end(*args)
 
-    monkeypatch.setattr(site.agent._answering.approving._endings, "end", busy_the_second_time)
+    monkeypatch.setattr(site.agent._answering.under_way._endings, "end", busy_the_second_time)
     site.look()
     with pytest.raises(StateError):
         site.agent.step()
