@@ -24,6 +24,8 @@ __all__ = ["UnitCounts", "judge"]
 _FEW = 3
 """From so many distinct values on, a column may be a copy rather than a coincidence."""
 _FEW_INTEGERS = 10
+_FEW_HIDDEN = 5
+"""A cell never had a hidden column: fewer values than this that occur in one are a coincidence."""
 _SMALL_OUTPUT = 5
 """Up to so many values, an integer that is rare in the data is more than a coincidence."""
 _MOST_COLUMNS = 200
@@ -132,8 +134,11 @@ class _Judgement:
 
     def _hidden(self) -> Iterator[str]:
         for place, column in enumerate(self._output.columns):
+            values = self._values(place)
+            if len(set(values)) < _FEW_HIDDEN:
+                continue
             name = self._counts.matches_hidden(
-                self._table.name, purpose=self._purpose, values=self._values(place)
+                self._table.name, purpose=self._purpose, values=values
             )
             if name is not None:
                 what = "the privacy unit" if name == self._table.privacy_unit else "hidden"
