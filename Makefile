@@ -20,12 +20,12 @@ help:
 	@touch $@
 
 .venv/demo: .venv/pip pyproject.toml constraints.txt
-	@echo "Installing privnb into .venv (a minute or two the first time)"
+	@echo "Installing privnb into .venv (some minutes the first time)"
 	@$(INSTALL) --editable '.[demo]'
 	@touch $@
 
 .venv/test: .venv/pip pyproject.toml constraints.txt
-	@echo "Installing privnb and what its tests need into .venv (a minute or two the first time)"
+	@echo "Installing privnb and what its tests need into .venv (some minutes the first time)"
 	@$(INSTALL) --editable '.[test]'
 	@touch $@ .venv/demo
 

@@ -25,8 +25,8 @@ def open_desk(directory: str | os.PathLike[str], reviewer: str | None = None) ->
     directory
         The site's folder, the one with ``site.toml``.
     reviewer
-        The email of the reviewer whose key signs; by default the only key that there is. Without a
-        key, requests can be looked at, but not decided on.
+        The email of the reviewer whose key signs; by default the only key that a reviewer of the
+        site has here. Without a key, requests can be looked at, but not decided on.
 
     Raises
     ------
@@ -37,6 +37,8 @@ def open_desk(directory: str | os.PathLike[str], reviewer: str | None = None) ->
     StateError
         The key or the site's database cannot be used.
     """
+    from privnb.site.config import load_config  # noqa: PLC0415 - only when needed
     from privnb.site.desk import Desk, choose_key  # noqa: PLC0415 - SQLAlchemy takes half a second
 
-    return Desk(Path(directory), choose_key(reviewer))
+    site = load_config(Path(directory))
+    return Desk(site.directory, choose_key(reviewer, site=site))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,9 @@ def lab(
         ]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             command.append("--allow-root")
+        _say("To be the demo's people in another terminal, or in a script:")
+        for name in ("PRIVNB_EMAIL", "PRIVNB_EXCHANGE", "PRIVNB_HOME", "PRIVNB_DEMO"):
+            _say(f"  export {name}={shlex.quote(sites.environment[name])}")
         _say("Starting JupyterLab. Ctrl-C twice ends it, and the sites.")
         jupyter = subprocess.Popen(command, env=os.environ | sites.environment)  # noqa: S603 - ours
         try:

@@ -50,7 +50,7 @@ _SHORT_DIGEST = 8
 def key(
     email: Annotated[str, typer.Option(help="Your email address, as a reviewer.")],
 ) -> None:
-    """Make your key, and print the line for site.toml, below [review.reviewers]."""
+    """Make your key, and print the line that names you in site.toml, under review.reviewers."""
     from privnb.site.reviewers import ReviewerKey, key_folder  # noqa: PLC0415 - only when needed
 
     path = key_folder() / f"{email}.json"

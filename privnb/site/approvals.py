@@ -29,6 +29,7 @@ __all__ = ["IN_REVIEW", "Approvals"]
 
 IN_REVIEW = ("waiting", "held")
 _UNDER_WAY = (*IN_REVIEW, "approved", "running", "cleared", "denied")
+_SAME = sa.and_(requests.c.sender == reviews.c.analyst, requests.c.name == reviews.c.request)
 _MOST_UNDER_WAY = 20
 """How many requests of one analyst may be under way at a time."""
 _NO_WAY = Route(rule="no rule lets it out any more", code=True, output=True)
@@ -198,22 +199,25 @@ def _under_way(
     """Refuse a second copy of what reviewers have to look at: one decision is enough."""
     if route is None or route.by_rule:
         return None
-    same = _count(
-        connection,
-        reviews.c.analyst == analyst,
-        reviews.c.digest == computation.digest,
-        requests.c.state.in_(_UNDER_WAY),
-    )
-    if not same:
+    earlier = connection.execute(
+        sa.select(reviews.c.request)
+        .join(requests, _SAME)
+        .where(
+            reviews.c.analyst == analyst,
+            reviews.c.digest == computation.digest,
+            requests.c.state.in_(_UNDER_WAY),
+        )
+        .limit(1)
+    ).scalar()
+    if earlier is None:
         return None
     return RequestRefused(
-        "This very computation of yours is under way already.",
-        hint="See how far it is: %privnb requests",
+        f"This very computation of yours is under way already: request {earlier[:8]}.",
+        hint=f"See how far it is: %privnb requests. Its result: %privnb result {earlier[:8]}",
         code="E_BUSY",
     )
 
 
 def _count(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> int:
-    same = sa.and_(requests.c.sender == reviews.c.analyst, requests.c.name == reviews.c.request)
-    counted = sa.select(sa.func.count()).select_from(reviews.join(requests, same))
+    counted = sa.select(sa.func.count()).select_from(reviews.join(requests, _SAME))
     return int(connection.execute(counted.where(*conditions)).scalar_one())

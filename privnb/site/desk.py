@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from privnb.output import Output
+    from privnb.site.config import SiteConfig
     from privnb.site.review_config import ReviewConfig
     from privnb.site.reviewers import ReviewerKey
 
@@ -48,8 +49,15 @@ _MOST_PAST = 30
 _CHANGED = ("What is stored is not what came in: somebody changed the site's database.",)
 
 
-def choose_key(reviewer: str | None, *, folder: Path | None = None) -> ReviewerKey | None:
+def choose_key(
+    reviewer: str | None,
+    *,
+    folder: Path | None = None,
+    site: SiteConfig | None = None,
+) -> ReviewerKey | None:
     """Return the key of a reviewer, or the only one there is; None where there is no such choice.
+
+    With a ``site``, only the keys of its own reviewers are a choice, if there are any.
 
     Raises
     ------
@@ -59,6 +67,8 @@ def choose_key(reviewer: str | None, *, folder: Path | None = None) -> ReviewerK
         A key can be read by others, or is damaged.
     """
     keys = known_keys(folder or key_folder(), reviewer=reviewer)
+    known = site.review.reviewers if site is not None and site.review is not None else {}
+    keys = tuple(key for key in keys if key.email in known) or keys
     return keys[0] if len(keys) == 1 else None
 
 
@@ -175,9 +185,10 @@ class Desk:
     ) -> Decided:
         if self._key is None:
             raise RequestRefused(
-                "There is no reviewer's key here, so nothing can be decided.",
-                hint="Make one: privnb review key --email you@hospital.example; if there are"
-                " several, say which with --reviewer (in Python reviewer=…).",
+                "It is not clear who decides: there is no reviewer's key here, or several.",
+                hint="Say who you are with --reviewer (in Python reviewer=…): "
+                f"{', '.join(self._config.reviewers)} decide here. Without a key: privnb review "
+                "key --email you@hospital.example",
             )
         # site.toml may have changed since the desk was opened: who may decide is asked now.
         site = load_config(self._site.directory)

@@ -207,7 +207,7 @@ def _read_reason(reason: str, verdict: Verdict) -> str:
     reason = reason.encode("utf-8", "replace").decode().strip()
     if verdict == "deny" and not reason:
         raise PrivnbError(
-            "A denial needs a reason.",
+            "To deny or withhold needs a reason.",
             hint='The analyst reads it: add --reason "…" with what to change.',
         )
     if len(reason) > MAX_REASON:

@@ -48,7 +48,10 @@ class TomlFile:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            hint = f"Run: privnb site init {path.parent}"
+            hint = (
+                "Name the folder of a site, the one with site.toml; a new one is made with: "
+                f"privnb site init {path.parent}"
+            )
             raise ConfigError.at(path, None, "The file does not exist.", hint=hint) from None
         except OSError as error:
             problem = f"The file cannot be read: {error.strerror}."

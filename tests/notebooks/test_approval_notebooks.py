@@ -46,6 +46,12 @@ def test_a_cell_of_one_s_own_waits_and_turns_into_the_result(approved):
     assert "xage" in approved.text("model.value")
 
 
+def test_the_reviewer_is_told_what_the_code_imports_and_reads(approved):
+    told = approved.text("import os\n\nfrom privnb.owner")
+    assert "imports statsmodels" in told
+    assert "visits.mdvis" in told
+
+
 def test_the_inbox_is_a_widget_whose_saved_form_holds_no_output(approved):
     (inbox,) = approved.outputs("%privnb review")
     assert WIDGET in inbox["data"]

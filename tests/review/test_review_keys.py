@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from types import SimpleNamespace
 
 import pytest
 from review_site import ALICE, BOB
@@ -101,3 +102,12 @@ def test_the_only_key_is_chosen_and_of_several_the_one_that_is_named(tmp_path, m
         choose_key("carol@hospital.example")
     with pytest.raises(ConfigError):
         choose_key("../../etc/passwd")
+
+
+def test_of_several_keys_the_one_that_a_reviewer_of_the_site_has_is_chosen(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRIVNB_HOME", str(tmp_path))
+    alice = ReviewerKey.create(key_folder() / f"{ALICE}.json", ALICE)
+    ReviewerKey.create(key_folder() / f"{BOB}.json", BOB)
+    site = SimpleNamespace(review=SimpleNamespace(reviewers={ALICE: alice.public}))
+    assert choose_key(None, site=site) == alice
+    assert choose_key(None) is None
