@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -124,7 +125,8 @@ class Lab:
         end = time.monotonic() + 60
         while time.monotonic() < end and self.server.poll() is None:
             for info in (self.folder / "runtime").glob("jpserver-*.json"):
-                return json.loads(info.read_text())["url"]
+                with contextlib.suppress(ValueError):  # it is being written just now
+                    return json.loads(info.read_text())["url"]
             time.sleep(0.1)
         raise RuntimeError((self.folder / "log").read_text())
 
