@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from privnb.errors import PrivnbError
 from privnb.widgets.assets import script, style
 from privnb.widgets.budget_card import budgets_html, budgets_text, share_left
+from privnb.widgets.saved_form import WidgetWithSavedForm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["BudgetWidget"]
 
 
-class BudgetWidget(anywidget.AnyWidget):
+class BudgetWidget(WidgetWithSavedForm):
     """Meters of all grants of one session, with a button that asks the sites again.
 
     Its view lives as long as the kernel; for something that is saved with the notebook use
@@ -70,14 +70,9 @@ class BudgetWidget(anywidget.AnyWidget):
             self.refresh()
             self.send({"answered": "refresh"})  # nothing may have changed, but the wait is over
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is None:
-            return None
-        data, metadata = bundle
-        data["text/html"] = budgets_html(self.shown)
-        data["text/plain"] = budgets_text(self.shown)
-        return data, metadata
+    def saved_form(self) -> tuple[str, str]:
+        """Return what is drawn as a table that needs no kernel."""
+        return budgets_html(self.shown), budgets_text(self.shown)
 
 
 def _drawable(site: str, budget: Budget) -> dict[str, Any]:

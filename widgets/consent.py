@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-import anywidget
 import traitlets
 
 from privnb.errors import PrivnbError
 from privnb.widgets.assets import script, style
 from privnb.widgets.consent_card import STATES, consent_rows, consents_html, consents_text
+from privnb.widgets.saved_form import WidgetWithSavedForm
 from privnb.widgets.states import look, state_for_widget
 from privnb.widgets.visible import visible
 
@@ -37,7 +37,7 @@ class AccessAsker(Protocol):
         """Ask an owner for a grant."""
 
 
-class ConsentWidget(anywidget.AnyWidget):
+class ConsentWidget(WidgetWithSavedForm):
     """Consents of one session by site, table and purpose, and a form to ask for another.
 
     Its view lives as long as the kernel. Front ends without widgets show a static table.
@@ -138,14 +138,11 @@ class ConsentWidget(anywidget.AnyWidget):
             return visible(f"Asked {site}. Its owner decides; this stays pending until then."), ""
         return visible(f"{site} answers: {entry.state}. {entry.reason}".strip()), ""
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is None:
-            return None
-        data, metadata = bundle
-        data["text/html"] = consents_html(self.shown, offered=self.offered)
-        data["text/plain"] = consents_text(self.shown, offered=self.offered)
-        return data, metadata
+    def saved_form(self) -> tuple[str, str]:
+        """Return what is drawn as a table that needs no kernel."""
+        return consents_html(self.shown, offered=self.offered), consents_text(
+            self.shown, offered=self.offered
+        )
 
 
 def _words(error: PrivnbError) -> str:

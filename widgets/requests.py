@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-import anywidget
 import traitlets
 
 from privnb.errors import PrivnbError
@@ -17,6 +16,7 @@ from privnb.widgets.requests_card import (
     requests_text,
     state_look,
 )
+from privnb.widgets.saved_form import WidgetWithSavedForm
 from privnb.widgets.states import state_for_widget
 from privnb.widgets.visible import visible
 
@@ -35,7 +35,7 @@ class StandingTeller(Protocol):
         """Where each request of ours stands at each site, newest first, asked of the sites now."""
 
 
-class RequestsWidget(anywidget.AnyWidget):
+class RequestsWidget(WidgetWithSavedForm):
     """Requests of one session, with a button that asks the sites again.
 
     Its view lives as long as the kernel. Front ends without widgets show a static table.
@@ -80,14 +80,9 @@ class RequestsWidget(anywidget.AnyWidget):
             self.refresh()
             self.send({"answered": "refresh"})  # nothing may have changed, but the wait is over
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is None:
-            return None
-        data, metadata = bundle
-        data["text/html"] = requests_html(self.shown)
-        data["text/plain"] = requests_text(self.shown)
-        return data, metadata
+    def saved_form(self) -> tuple[str, str]:
+        """Return what is drawn as a table that needs no kernel."""
+        return requests_html(self.shown), requests_text(self.shown)
 
 
 def _drawable(row: RequestRow) -> dict[str, Any]:

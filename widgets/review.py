@@ -12,7 +12,6 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
-import anywidget
 import traitlets
 
 from privnb.errors import PrivnbError, RequestRefused
@@ -20,6 +19,7 @@ from privnb.widgets.assets import script, style
 from privnb.widgets.moments import how_long, minute
 from privnb.widgets.output_view import drawable_output
 from privnb.widgets.review_card import review_html, review_text, standing
+from privnb.widgets.saved_form import WidgetWithSavedForm
 from privnb.widgets.states import state_for_widget
 from privnb.widgets.visible import code_lines, difference_lines, visible
 
@@ -62,7 +62,7 @@ class ReviewDesk(Protocol):
         """Keep the output at the site."""
 
 
-class ReviewWidget(anywidget.AnyWidget):
+class ReviewWidget(WidgetWithSavedForm):
     """The inbox of one desk. Front ends without widgets show a static table without outputs.
 
     A decision names what the reviewer had before their eyes: the digests of the computation and of
@@ -178,14 +178,9 @@ class ReviewWidget(anywidget.AnyWidget):
             return "Approved. The site's agent runs it next."
         return "Released. The site's agent sends it to the analyst next."
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is None:
-            return None
-        data, metadata = bundle
-        data["text/html"] = review_html(self.shown)
-        data["text/plain"] = review_text(self.shown)
-        return data, metadata
+    def saved_form(self) -> tuple[str, str]:
+        """Return what is drawn as a table that needs no kernel."""
+        return review_html(self.shown), review_text(self.shown)
 
 
 def _key(item: ReviewItem) -> str:
