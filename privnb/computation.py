@@ -11,7 +11,14 @@ from typing import Literal, TypeAlias
 from privnb import wire
 from privnb.errors import QueryRefused
 
-__all__ = ["MAX_SOURCE_BYTES", "Computation", "Parameters", "Scalar", "parse_epsilon"]
+__all__ = [
+    "MAX_SOURCE_BYTES",
+    "Computation",
+    "Federation",
+    "Parameters",
+    "Scalar",
+    "parse_epsilon",
+]
 
 Scalar: TypeAlias = bool | int | float | str | None
 Parameters: TypeAlias = dict[str, Scalar | list[Scalar]]
@@ -20,6 +27,32 @@ _EPSILON = re.compile(r"(?=.{1,32}$)([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,
 
 MAX_SOURCE_BYTES = 64 * 1024
 """The longest cell a site reads, in bytes of UTF-8."""
+
+
+@wire.message
+class Federation:
+    """Which sites compute together, and under which conditions: all of them see all of it.
+
+    With ``n`` sites a sum opens only by ``threshold`` of them, and one site's part never, as long
+    as at most ``colluding`` sites work together with the analyst and ``2 * threshold > n +
+    colluding`` (Bonawitz et al., CCS 2017).
+    """
+
+    sites: tuple[str, ...]
+    """The verifier key of every site, sorted: each checks the others by what its owner pinned."""
+    threshold: int
+    """How many sites have to be in every sum, at least."""
+    colluding: int = 0
+    """How many sites may tell the analyst all they see before one site's part is exposed."""
+    rounds: int = 1
+    """How many rounds there are at most."""
+    groups: dict[str, list[Scalar]] | None = None
+    """By column of GROUP BY, the values of all sites together: each answers for all of them."""
+
+    @property
+    def pieces(self) -> int:
+        """How many sites' shares of noise are enough: every sum has them, whoever colludes."""
+        return self.threshold - self.colluding
 
 
 @wire.message
@@ -34,7 +67,8 @@ class Computation:
     True
     """
 
-    kind: Literal["sql", "python"]
+    kind: Literal["sql", "python", "model"]
+    """``sql``: a question; ``python``: code; ``model``: a model of ours, described in JSON."""
     source: str
     parameters: Parameters | None = None
     purpose: str | None = None
@@ -44,6 +78,8 @@ class Computation:
     """The tables that Python code gets as frames; SQL names its table itself."""
     output: str | None = None
     """The variable that Python code declares as its output; None: its last expression."""
+    federation: Federation | None = None
+    """Set where only what several sites give together may be seen."""
 
     def __post_init__(self) -> None:
         if len(self.source.encode("utf-8", "surrogatepass")) > MAX_SOURCE_BYTES:

@@ -34,7 +34,7 @@ class Standing:
     site: str
     asked_at: str
     """When it was made: UTC, ISO 8601."""
-    kind: Literal["sql", "python"]
+    kind: Literal["sql", "python", "model"]
     purpose: str
     question: str
     """The text of the cell."""

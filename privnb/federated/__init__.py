@@ -1,0 +1,1 @@
+"""Computing over several sites of which only the combination may be seen."""

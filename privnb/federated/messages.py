@@ -1,0 +1,167 @@
+"""What analyst and sites tell each other while a run is under way, round by round.
+
+Everything goes through the analyst, who sees no more of it than what is listed here: public keys,
+sealed shares, vectors under masks. One *attempt* is one secure aggregation::
+
+    advertise ─▶ share ─▶ contribute ─▶ reveal
+                            │             │
+                            └ keys, then shares, of the attempt that follows
+
+The first two steps are needed only where no keys are left from the attempt before. A message is a
+line of JSON and then, as raw little-endian numbers, the arrays or the masked vector.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Literal, TypeVar
+
+from privnb import wire
+from privnb.computation import Parameters
+from privnb.errors import BadMessage
+from privnb.messages import Problem
+
+__all__ = [
+    "MAX_ROUND_BYTES",
+    "Advert",
+    "ArrayForm",
+    "Ask",
+    "Form",
+    "Reveal",
+    "Step",
+    "Told",
+    "Work",
+    "pack",
+    "unpack",
+]
+
+MAX_ROUND_BYTES = 128 * 1024 * 1024
+"""The largest message of a round: 16 million parameters."""
+_MAX_HEAD_BYTES = 4 * 1024 * 1024
+_LENGTH = struct.Struct("<I")
+
+Step = Literal["join", "advertise", "share", "contribute", "reveal", "end"]
+
+T = TypeVar("T")
+
+
+@wire.message
+class Advert:
+    """The public keys of one site for one attempt, signed by its pinned identity."""
+
+    site: str
+    """The site's verifier key, as in `privnb.computation.Federation.sites`."""
+    mask_key: str
+    """X25519, hexadecimal: what pairwise masks are agreed with."""
+    share_key: str
+    """X25519, hexadecimal: what shares are sealed for."""
+    signature: str
+    """Ed25519, hexadecimal; over run, attempt, site and both keys."""
+
+
+@wire.message
+class Reveal:
+    """Of every site in the roster one share, hexadecimal, and never both kinds of one site."""
+
+    masks: dict[str, str]
+    """By surviving site: a share of its self mask's seed."""
+    keys: dict[str, str]
+    """By site that dropped out: a share of its private mask key."""
+
+
+@wire.message
+class ArrayForm:
+    """What an array looks like: public, and the same at every site."""
+
+    name: str
+    dtype: Literal["float64", "float32", "int64", "int32"]
+    shape: tuple[int, ...]
+
+
+@wire.message
+class Form:
+    """How to read a summed vector: arrays, then metrics, each times the weight; then the weight."""
+
+    arrays: tuple[ArrayForm, ...]
+    metrics: tuple[str, ...] = ()
+
+
+@wire.message
+class Work:
+    """What a site computes for one attempt; its arrays follow the message.
+
+    ``totals`` is the computation's SQL. ``train`` and ``evaluate`` go to its Flower app.
+    ``gradient`` is one step of a model of ours, at the parameters that follow.
+    """
+
+    kind: Literal["totals", "train", "evaluate", "gradient"]
+    round: int
+    """From 1, at most `privnb.computation.Federation.rounds`."""
+    arrays: tuple[ArrayForm, ...] = ()
+    config: Parameters | None = None
+    """The ``ConfigRecord`` for the app."""
+    weighted_by: str = "num-examples"
+    """The metric that the app's reply is weighted by."""
+
+
+@wire.message
+class Ask:
+    """What the analyst asks one site for: the next step of an attempt, or the end of the run."""
+
+    step: Step
+    attempt: int
+    """Counts the aggregations of a run from 1, and never comes twice with other keys."""
+    adverts: tuple[Advert, ...] = ()
+    """With ``share``: of everybody in the attempt. With ``reveal``: for the one that follows."""
+    shares: dict[str, str] | None = None
+    """With ``contribute``: what each other site sealed for this one, hexadecimal, by sender."""
+    work: Work | None = None
+    """With ``contribute``."""
+    survivors: tuple[str, ...] = ()
+    """With ``reveal``: whose masked vectors are in the sum."""
+    following: int | None = None
+    """With ``contribute``: the attempt that keys are wanted for beforehand."""
+    finished: bool = True
+    """With ``end``: whether all rounds were done; False where the run was given up."""
+
+
+@wire.message
+class Told:
+    """What a site answers; its masked vector follows a ``contribute``.
+
+    With a problem the site is out of this attempt, and may be in the next. ``join`` comes by
+    itself, once the site has decided to take part; after a restart it comes again.
+    """
+
+    step: Step
+    attempt: int
+    problem: Problem | None = None
+    advert: Advert | None = None
+    """With ``advertise``; with ``contribute``, for the attempt that follows."""
+    shares: dict[str, str] | None = None
+    """By receiver, sealed, hexadecimal: with ``share``; with ``reveal``, for what follows."""
+    reveal: Reveal | None = None
+    form: Form | None = None
+    """With ``contribute``, except for ``totals`` and ``gradient``, whose form is known."""
+
+
+def pack(message: Ask | Told, blob: bytes | memoryview = b"") -> bytes:
+    """Put a message and the numbers that belong to it into one run of bytes.
+
+    >>> told, blob = unpack(Told, pack(Told(step="join", attempt=0), b"..."), what="it")
+    >>> told.step, blob
+    ('join', b'...')
+    """
+    head = wire.encode(message)
+    return b"".join((_LENGTH.pack(len(head)), head, blob))
+
+
+def unpack(kind: type[T], data: bytes, *, what: str) -> tuple[T, bytes]:
+    """Take a message apart that somebody else wrote; raises `BadMessage`."""
+    if not _LENGTH.size <= len(data) <= MAX_ROUND_BYTES:
+        raise BadMessage(f"{what} is too short or too long.")
+    (length,) = _LENGTH.unpack_from(data)
+    end = _LENGTH.size + length
+    if length > _MAX_HEAD_BYTES or end > len(data):
+        raise BadMessage(f"{what} is cut short.")
+    return wire.decode(kind, data[_LENGTH.size : end], what=what), data[end:]
