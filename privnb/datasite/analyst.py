@@ -26,6 +26,7 @@ from privnb.datasite.pysyft import (
     PeerState,
     quietly,
 )
+from privnb.datasite.rounds import Channel
 from privnb.errors import BadMessage, ExchangeUnavailable, KeyChanged, NotAPeer, StateError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class AnalystDatasite(AnalystPort):
         self._email = email
         self._exchange = exchange
         self._box = Box(home, email=email, exchange=exchange, role="analyst")
+        self._channel = Channel(self._box, home=home, role="analyst")
         self._replies: dict[tuple[str, str], ArrivedReply] = {}
         self._ignored: set[tuple[str, str]] = set()
 
@@ -216,6 +218,44 @@ class AnalystDatasite(AnalystPort):
             submission, review = self._folders(owner, name)
             self._home.discard(review, submission)
         self._replies.pop((owner, name), None)
+
+    def tell(self, owner: str, run: str, name: str, data: bytes) -> None:
+        """Ask a site for one step of a run, encrypted to the owner's pinned key.
+
+        Raises as `submit` does; the data may have 128 MiB.
+        """
+        check_email(owner, whose="an owner's email")
+        self._require_accepted(owner)
+        self._channel.tell(owner, run, name, data)
+
+    def hear(self, owner: str, run: str, name: str) -> bytes | None:
+        """Take what a site told under a name, or return None; costs one look for one file.
+
+        Raises
+        ------
+        NotAPeer
+            No key of the owner is pinned, so that nothing of theirs can be believed.
+        BadMessage
+            It is not theirs, not for this step, damaged or too large. It is gone then.
+        ExchangeUnavailable
+            The exchange cannot be read now.
+        """
+        check_email(owner, whose="an owner's email")
+        pin = self._box.refresh().get(owner)
+        if pin is None or not pin.accepted:
+            self._require_accepted(owner)
+        data = self._channel.hear(owner, run, name)
+        if data is not None:
+            self._channel.remove(owner, run, name)
+        return data
+
+    def forget_run(self, owner: str, run: str) -> None:
+        """Remove what is left of a run's rounds, as far as the exchange allows it now.
+
+        What the site has not answered yet is gone too, so wait for its final reply first.
+        """
+        check_email(owner, whose="an owner's email")
+        self._channel.forget(owner, run)
 
     def _standing(self, owner: str) -> tuple[_Standing, str | None]:
         """Return how we stand with an owner, and the fingerprint that counts."""

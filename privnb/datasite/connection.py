@@ -8,6 +8,8 @@
     <owner>/site.json                   the site's card
     <owner>/inbox/<analyst>/…           encrypted jobs
     <owner>/outbox/<analyst>/…          encrypted replies
+    <owner>/rounds/<analyst>/<run>/…    encrypted asks of a run that takes many rounds
+    <owner>/told/<analyst>/<run>/…      encrypted answers to them
 
 PySyft asks its connection for methods that its base class does not declare; the contract tests
 list those that we rely on.
@@ -29,6 +31,8 @@ __all__ = [
     "CARD",
     "ExchangeConnection",
     "ExchangeConnectionConfig",
+    "answers_path",
+    "asks_path",
     "bundle_path",
     "inbox_path",
     "outbox_path",
@@ -58,6 +62,16 @@ def inbox_path(owner: str, analyst: str) -> tuple[str, ...]:
 def outbox_path(owner: str, analyst: str) -> tuple[str, ...]:
     """Where an owner puts replies for an analyst."""
     return (owner, "outbox", analyst)
+
+
+def asks_path(owner: str, analyst: str, run: str) -> tuple[str, ...]:
+    """Where an analyst asks an owner for the steps of a run."""
+    return (owner, "rounds", analyst, run)
+
+
+def answers_path(owner: str, analyst: str, run: str) -> tuple[str, ...]:
+    """Where an owner answers them."""
+    return (owner, "told", analyst, run)
 
 
 class ExchangeConnection(SyftboxPlatformConnection):  # type: ignore[misc]

@@ -25,7 +25,14 @@ from privnb.errors import BadMessage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["MAX_ENVELOPE", "ReceivedFiles", "is_envelope", "open_proposal", "open_reply"]
+__all__ = [
+    "MAX_ENVELOPE",
+    "ReceivedFiles",
+    "is_envelope",
+    "open_envelope",
+    "open_proposal",
+    "open_reply",
+]
 
 # Base64 adds a third and JSON a little.
 MAX_UNPACKED = MAX_FILES_BYTES * 3 // 2
@@ -62,7 +69,9 @@ def open_proposal(store: Any, sender: str, data: bytes) -> ReceivedFiles:
     """
     owner: str = store.email
     with _hostile("is not a message of PySyft"):
-        message = ProposedFileChangesMessage.model_validate_json(_open(store, sender, data))
+        message = ProposedFileChangesMessage.model_validate_json(
+            _unpack(open_envelope(store, sender, data))
+        )
     if message.sender_email != sender:
         raise BadMessage(f"it claims inside to come from {message.sender_email[:128]!a}")
     for change in message.proposed_file_changes:
@@ -81,7 +90,9 @@ def open_reply(store: Any, owner: str, data: bytes) -> ReceivedFiles:
     their pinned key.
     """
     with _hostile("is not a message of PySyft"):
-        message = FileChangeEventsMessage.model_validate_json(_open(store, owner, data))
+        message = FileChangeEventsMessage.model_validate_json(
+            _unpack(open_envelope(store, owner, data))
+        )
     for event in message.events:
         if event.datasite_email != owner:
             raise BadMessage("it writes into another datasite")
@@ -94,8 +105,11 @@ def open_reply(store: Any, owner: str, data: bytes) -> ReceivedFiles:
     return received
 
 
-def _open(store: Any, sender: str, data: bytes) -> bytes:
-    """Verify and decrypt; plain text is refused, which PySyft would not always do."""
+def open_envelope(store: Any, sender: str, data: bytes) -> bytes:
+    """Verify and decrypt; plain text is refused, which PySyft would not always do.
+
+    What comes out was written by ``sender`` for us: when, and in answer to what, is not said.
+    """
     if not store.has_peer_bundle(sender):
         raise BadMessage("no key of theirs is pinned")
     if not is_envelope(data):
@@ -103,8 +117,8 @@ def _open(store: Any, sender: str, data: bytes) -> bytes:
     with _hostile("is not signed by the pinned key"):
         store.verify_message(sender, data)
     with _hostile("cannot be decrypted: it is meant for somebody else, or damaged"):
-        packed = store.decrypt(sender, data)
-    return _unpack(packed)
+        plain: bytes = store.decrypt(sender, data)
+    return plain
 
 
 def _unpack(packed: bytes) -> bytes:

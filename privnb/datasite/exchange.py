@@ -61,8 +61,11 @@ class Exchange(Protocol):
         """
         ...
 
-    def write(self, data: bytes, *path: str) -> None:
-        """Put a file there as a whole: readers see all of it or nothing."""
+    def write(self, data: bytes, *path: str, durable: bool = True) -> None:
+        """Put a file there as a whole: readers see all of it or nothing.
+
+        Unless ``durable`` is false, a power failure after this cannot take it away again.
+        """
         ...
 
     def remove(self, *path: str) -> None:
@@ -151,12 +154,12 @@ class LocalFolder:
                 raise BadMessage(f"{name!a} is not a plain file.") from None
             self._unavailable(error)
 
-    def write(self, data: bytes, *path: str) -> None:
-        """See `Exchange.write`; the file is on the disk when this returns."""
+    def write(self, data: bytes, *path: str, durable: bool = True) -> None:
+        """See `Exchange.write`."""
         *folder, name = path
         try:
             with self._folder(folder, create=True) as fd:
-                _write_whole(data, name, fd)
+                _write_whole(data, name, fd, durable=durable)
         except OSError as error:
             self._unavailable(error)
 
@@ -272,7 +275,7 @@ class RemoteStore:
             raise BadMessage(f"{name} has more than {limit} bytes.")
         return data
 
-    def write(self, data: bytes, *path: str) -> None:
+    def write(self, data: bytes, *path: str, durable: bool = True) -> None:  # noqa: ARG002 - no store asks
         """See `Exchange.write`."""
         at = self._at(path)
         try:
@@ -331,7 +334,7 @@ def _read_plain(fd: int, name: str, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _write_whole(data: bytes, name: str, folder: int) -> None:
+def _write_whole(data: bytes, name: str, folder: int, *, durable: bool) -> None:
     part = f"{_HIDDEN}{uuid.uuid4().hex}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     # 0o666 less the umask: who shares the folder decides who reads there.
@@ -339,13 +342,15 @@ def _write_whole(data: bytes, name: str, folder: int) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(part, dir_fd=folder)
         raise
-    # Not every mounted filesystem can do this; the file itself is written by now.
-    with contextlib.suppress(OSError):
-        os.fsync(folder)
+    if durable:
+        # Not every mounted filesystem can do this; the file itself is written by now.
+        with contextlib.suppress(OSError):
+            os.fsync(folder)

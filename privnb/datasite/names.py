@@ -19,6 +19,7 @@ __all__ = [
     "check_sent",
     "is_email",
     "is_job_name",
+    "is_step_name",
 ]
 
 MAX_FILES_BYTES = 24 * 1024 * 1024
@@ -33,6 +34,7 @@ _MAX_EMAIL = 128
 _EMAIL = re.compile(r"[a-z0-9_%+-]+(\.[a-z0-9_%+-]+)*@[a-z0-9]([a-z0-9-]*[a-z0-9])?"
                     r"(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")  # fmt: skip
 _JOB_NAME = re.compile(r"[0-9a-f]{32}")
+_STEP_NAME = re.compile(r"[0-9]{6}-[a-z]{1,20}")
 _FILE_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _MAX_DEPTH = 5  # four, and the folder in which PySyft puts them
 # PySyft reads rules from the first and skips the others when it synchronises.
@@ -75,6 +77,15 @@ def check_other(text: str, *, own: str, whose: str) -> str:
 def is_job_name(text: str) -> bool:
     """Tell whether ``text`` is 32 lower-case hexadecimal digits."""
     return _JOB_NAME.fullmatch(text) is not None
+
+
+def is_step_name(text: str) -> bool:
+    """Tell whether ``text`` is six digits, a hyphen and up to twenty lower-case letters.
+
+    >>> is_step_name("000012-reveal"), is_step_name("12-reveal")
+    (True, False)
+    """
+    return _STEP_NAME.fullmatch(text) is not None
 
 
 def check_sent(files: Mapping[str, bytes], *, what: str) -> None:

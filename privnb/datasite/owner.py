@@ -26,6 +26,7 @@ from privnb.datasite.pysyft import (
     ProposedFileChangesMessage,
     quietly,
 )
+from privnb.datasite.rounds import Channel
 from privnb.errors import BadMessage, ExchangeUnavailable, KeyChanged, NotAPeer, StateError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class OwnerDatasite(OwnerPort):
         self._email = email
         self._exchange = exchange
         self._box = Box(home, email=email, exchange=exchange, role="owner")
+        self._channel = Channel(self._box, home=home, role="owner")
         self._jobs: dict[tuple[str, str], ArrivedJob] = {}
         self._submissions: dict[tuple[str, str], Path] = {}
         self._ignored: set[tuple[str, str]] = set()
@@ -253,6 +255,52 @@ class OwnerDatasite(OwnerPort):
             submission, review = self._box.folders(self._ref(job.sender, job.name))
             self._home.discard(review, submission)
         self._forget(job.sender, job.name)
+
+    def asked(self, analyst: str, run: str) -> Sequence[str]:
+        """Return the names of the asks of a run that wait; none of who is not accepted.
+
+        Costs one folder listing. At most the first 64 are returned.
+        """
+        return self._channel.waiting(analyst, run) if self._accepts(analyst) else []
+
+    def hear(self, analyst: str, run: str, name: str) -> bytes | None:
+        """Return what an analyst asks under a name; None when nothing is there.
+
+        None too while they are not accepted. See `Channel.hear` for what is raised.
+        """
+        return self._channel.hear(analyst, run, name) if self._accepts(analyst) else None
+
+    def tell(self, analyst: str, run: str, name: str, data: bytes) -> None:
+        """Answer the ask of that name, or tell unasked; then the ask is gone.
+
+        Raises
+        ------
+        NotAPeer
+            The analyst is not accepted any more.
+        BadMessage
+            A name is not of the allowed form, or the data is larger than 128 MiB.
+        ExchangeUnavailable
+            Nothing was sent, and the ask still waits.
+        """
+        if not self._accepts(analyst):
+            raise NotAPeer(
+                f"{analyst} is not an accepted peer, so nothing is sent.",
+                hint="Accept them, or give the run up.",
+            )
+        self._channel.tell(analyst, run, name, data)
+        self._channel.remove(analyst, run, name)
+
+    def forget_run(self, analyst: str, run: str) -> None:
+        """Remove what is left of a run's rounds, as far as the exchange allows it now.
+
+        What the analyst has not heard yet is gone too, so send the final reply first.
+        """
+        check_email(analyst, whose="an analyst's email")
+        self._channel.forget(analyst, run)
+
+    def _accepts(self, email: str) -> bool:
+        pin = self._box.refresh().get(email)
+        return pin is not None and pin.accepted
 
     def _serves(self) -> bool:
         if self._release is not None:

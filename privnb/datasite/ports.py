@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["AnalystPort", "ArrivedJob", "ArrivedReply", "OwnerPort", "Peer", "SeenJobs", "SiteCard"]
+__all__ = [
+    "MAX_ROUND_BYTES",
+    "AnalystPort",
+    "ArrivedJob",
+    "ArrivedReply",
+    "OwnerPort",
+    "Peer",
+    "SeenJobs",
+    "SiteCard",
+]
+
+MAX_ROUND_BYTES = 128 * 1024 * 1024
+"""The most bytes that one message of a round may have, either way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +73,10 @@ class SeenJobs(Protocol):
 
 
 class OwnerPort(Protocol):
-    """The owner's side of the exchange. Safe to use from one thread at a time."""
+    """The owner's side of the exchange. Safe to use from one thread at a time.
+
+    `asked`, `hear`, `tell` and `forget_run` are safe from any thread, beside all others.
+    """
 
     @property
     def fingerprint(self) -> str:
@@ -94,6 +109,33 @@ class OwnerPort(Protocol):
 
     def retire(self, job: ArrivedJob) -> None:
         """Forget a job without a reply."""
+        ...
+
+    def asked(self, analyst: str, run: str) -> Sequence[str]:
+        """Return the names of the asks of a run that wait for an answer, sorted.
+
+        A name is six digits, a hyphen and up to twenty lower-case letters, and is used once in a
+        run. The run is named as the job that it belongs to.
+        """
+        ...
+
+    def hear(self, analyst: str, run: str, name: str) -> bytes | None:
+        """Return what an analyst asks under a name; None when nothing is there.
+
+        The ask stays until `tell` answers it. Raises `BadMessage` when it is not theirs, was moved
+        from elsewhere, is damaged or too large: it is in the quarantine then, and gone.
+        """
+        ...
+
+    def tell(self, analyst: str, run: str, name: str, data: bytes) -> None:
+        """Answer the ask of that name, or tell unasked; then the ask is gone.
+
+        At most `MAX_ROUND_BYTES`. Raises `NotAPeer` when the analyst is not accepted.
+        """
+        ...
+
+    def forget_run(self, analyst: str, run: str) -> None:
+        """Remove what is left of a run's rounds, answers not heard yet too. Never fails."""
         ...
 
 
@@ -129,4 +171,23 @@ class AnalystPort(Protocol):
 
     def retire(self, owner: str, name: str) -> None:
         """Forget a job whose reply was stored."""
+        ...
+
+    def tell(self, owner: str, run: str, name: str, data: bytes) -> None:
+        """Ask a site for one step of a run; see `OwnerPort.asked` for its name.
+
+        At most `MAX_ROUND_BYTES`. It is encrypted to the owner's pinned key. Raises as `submit`.
+        """
+        ...
+
+    def hear(self, owner: str, run: str, name: str) -> bytes | None:
+        """Take what a site told under a name; None while nothing is there.
+
+        Raises `BadMessage` when it is not that owner's, was moved from elsewhere, is damaged or
+        too large: it is in the quarantine then, and gone.
+        """
+        ...
+
+    def forget_run(self, owner: str, run: str) -> None:
+        """Remove what is left of a run's rounds, asks not answered yet too. Never fails."""
         ...
