@@ -36,6 +36,7 @@ __all__ = [
     "FixedPoint",
     "bounding_sql",
     "check_schema",
+    "check_values",
     "fixed_point",
     "listed_column",
     "value_column",
@@ -248,7 +249,7 @@ def check_schema(schema: TableSchema, *, rows: int) -> None:
                     hint=f"Columns are {', '.join(sorted(names))}.",
                 )
     for column in visible_columns(schema):
-        _check_values(schema, column)
+        check_values(schema.name, column)
         _check_bounds(schema, column, rows)
 
 
@@ -305,7 +306,8 @@ def _check_bounds(schema: TableSchema, column: Column, rows: int) -> None:
         )
 
 
-def _check_values(schema: TableSchema, column: Column) -> None:
+def check_values(table: str, column: Column) -> None:
+    """Raise `ConfigError` when a public value is not of its column's type."""
     fits: dict[str, Callable[[object], bool]] = {
         "integer": lambda v: type(v) is int and -_LIMIT <= v < _LIMIT,
         "float": lambda v: isinstance(v, (int, float)) and math.isfinite(v) and v is not True,
@@ -317,7 +319,7 @@ def _check_values(schema: TableSchema, column: Column) -> None:
     for value in column.values or ():
         if value is not None and not fits[column.type](value):
             raise ConfigError(
-                f"Table {schema.name!r}, column {column.name!r}: the public value {value!r} is no"
+                f"Table {table!r}, column {column.name!r}: the public value {value!r} is no"
                 f" {column.type}.",
                 hint="Dates are written as text, like '2026-01-31'.",
             )

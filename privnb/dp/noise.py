@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["GAUSSIAN", "LAPLACE", "Z95", "Noise", "warm_up"]
+__all__ = ["GAUSSIAN", "LAPLACE", "Z95", "Noise", "gaussian_measurement", "limited", "warm_up"]
 
 Z95 = NormalDist().inv_cdf(0.975)
 """Half-width of a 95 % interval in standard deviations of a normal distribution."""
@@ -92,7 +92,7 @@ class Noise(ABC):
         2
         """
         measurement = _checked_vector(self, sensitivity, loss)
-        noisy: list[int] = measurement([_limited(value) for value in values])
+        noisy: list[int] = measurement([limited(value) for value in values])
         return noisy
 
     def keep_large(  # noqa: PLR0913 - keywords, each one number of the proof
@@ -112,7 +112,7 @@ class Noise(ABC):
         ``loss`` and ``delta``.
         """
         measurement = _checked_map(self, groups, largest, sensitivity, loss, delta)
-        present = {str(place): _limited(value) for place, value in enumerate(values) if value}
+        present = {str(place): limited(value) for place, value in enumerate(values) if value}
         kept = measurement(present)
         return {int(at): count for at, count in sorted(kept.items(), key=lambda kv: int(kv[0]))}
 
@@ -156,9 +156,7 @@ class _Gaussian(Noise):
         return math.ceil(largest + scale * tail) + 2
 
     def _vector_mechanism(self, scale: float) -> Any:
-        dp = _opendp()
-        space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
-        return dp.m.make_gaussian(*space, scale=scale)
+        return gaussian_measurement(scale)
 
     def _map_mechanism(self, scale: float, threshold: int) -> Any:
         dp = _opendp()
@@ -215,7 +213,18 @@ LAPLACE: Noise = _Laplace()
 """For losses in epsilon."""
 
 
-def _limited(value: int) -> int:
+def gaussian_measurement(scale: float) -> Any:
+    """Make OpenDP's discrete Gaussian on integer vectors; what it costs is for the caller to check.
+
+    `Noise.add_noise` and `privnb.dp.pieces` do, each against its own claim.
+    """
+    dp = _opendp()
+    space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
+    return dp.m.make_gaussian(*space, scale=scale)
+
+
+def limited(value: int) -> int:
+    """Move a value beyond ±2^62 to that limit: OpenDP counts in 64 bits."""
     return max(-_LARGEST, min(_LARGEST, value))
 
 

@@ -22,6 +22,7 @@ from privnb.dp.outputs import (
     OutputExpression,
     aggregates_of,
 )
+from privnb.dp.pieces import add_piece, piece_scale
 from privnb.dp.rows import Constant, RowExpression
 from privnb.dp.schema import TableSchema
 from privnb.dp.sensitivity import Reach
@@ -189,14 +190,14 @@ class Plan:
         """The delta at which the epsilon of the price holds, as decimal text."""
         return f"{self.accounting.delta_of(self.price):g}"
 
-    def estimate(self) -> Estimate:
-        """Tell price and expected error without any data.
+    def estimate(self, scales: Mapping[Vector, float] | None = None) -> Estimate:
+        """Tell price and expected error without any data; of other noise where ``scales`` are told.
 
         Errors that depend on the size of a group are for the table's public number of rows spread
         evenly over its public groups, or else for a group of 1,000 rows, which the note says.
         """
         rows, told = self._group_rows()
-        here, double = self._example(rows), self._example(2 * rows)
+        here, double = self._example(rows, scales), self._example(2 * rows, scales)
         lines = []
         for output in self.outputs:
             if not aggregates_of(output.expression):
@@ -255,13 +256,13 @@ class Plan:
         bounds = expression.column.bounds if expression.column is not None else None
         return bounds is not None and half_width >= (bounds.upper - bounds.lower) / 2
 
-    def _example(self, rows: int) -> Answers:
+    def _example(self, rows: int, scales: Mapping[Vector, float] | None) -> Answers:
         """Make the answer for one group of so many rows with unremarkable values."""
         integers = {
             vector: np.array([_unremarkable(vector, rows)], dtype=float) for vector in self.vectors
         }
         key: tuple[Scalar, ...] = tuple(None for _ in self.keys)
-        return self._answers([key], integers)
+        return self._answers([key], integers, scales)
 
     def release(self, rows: Iterable[Sequence[object]]) -> Answer:
         """Add the noise, then compute the answer from noisy numbers only.
@@ -291,6 +292,96 @@ class Plan:
             counts = np.array([[count] for _, _, count in passed], dtype=float).reshape(-1, 1)
             integers = self._noisy(table, {self.gate: counts})
         return self._answer(self._answers(keys, integers))
+
+    @property
+    def share_length(self) -> int:
+        """How many integers `share` returns: known before any data is touched."""
+        return len(self.groups or ()) * sum(vector.width for vector in self.vectors)
+
+    def share(self, rows: Iterable[Sequence[object]], *, pieces: int) -> list[int]:
+        """Add this site's piece of the noise to its integers.
+
+        They are for a secure sum with those of at least ``pieces - 1`` sites more, and never to be
+        seen alone: see `privnb.dp.pieces`.
+
+        Parameters
+        ----------
+        rows
+            What ``sql`` returned on the bounded table.
+
+        Returns
+        -------
+        list of int
+            `share_length` integers; vector by vector, in each group by group, in each slot by slot.
+
+        Raises
+        ------
+        ValueError
+            Where `privnb.dp.sharing.require_shareable` refuses the plan.
+        """
+        self._check_shareable()
+        exact = self._exact(rows)
+        nothing = (0,) * sum(vector.width for vector in self.vectors)
+        table = [exact.get(key, nothing) for key in self.groups or ()]
+        noisy: list[int] = []
+        for vector in self.vectors:
+            flat = self._flat(table, vector)
+            if flat:
+                noisy += add_piece(
+                    flat, sensitivity=vector.sensitivity, loss=self.shares[vector], pieces=pieces
+                )
+        return noisy
+
+    def combine(self, total: Sequence[int], *, parts: int, pieces: int) -> Answer:
+        """Compute the answer from the sum of the shares of ``parts`` sites.
+
+        Parameters
+        ----------
+        total
+            The exact sum, integer by integer, of what ``parts`` times `share` returned.
+        parts, pieces
+            How many sites are in the sum, and how many of them have noise enough: at most as many.
+
+        Returns
+        -------
+        Answer
+            Of all the sites together. Its intervals are for the noise of all ``parts``. HAVING,
+            ORDER BY and LIMIT are applied to it, and not to any one site.
+        """
+        self._check_shareable()
+        if not 1 <= pieces <= parts or len(total) != self.share_length:
+            message = f"{len(total)} integers of {parts} sites are no sum with {pieces} pieces"
+            raise ValueError(message)
+        keys = list(self.groups or ())
+        integers, start = {}, 0
+        for vector in self.vectors:
+            end = start + len(keys) * vector.width
+            integers[vector] = np.array(total[start:end], dtype=float).reshape(-1, vector.width)
+            start = end
+        scales = self.scales_of_total(parts=parts, pieces=pieces)
+        return self._answer(self._answers(keys, integers, scales))
+
+    def piece_scales(self, pieces: int) -> Mapping[Vector, float]:
+        """Return the scale of one site's piece of noise for each vector, in its own steps."""
+        groups = len(self.groups or ())
+        return {
+            vector: piece_scale(
+                self.shares[vector],
+                vector.sensitivity,
+                pieces=pieces,
+                size=max(groups * vector.width, 1),
+            )
+            for vector in self.vectors
+        }
+
+    def scales_of_total(self, *, parts: int, pieces: int) -> Mapping[Vector, float]:
+        """Return the scale of the noise in the sum of ``parts`` shares: variances add up."""
+        root = math.sqrt(parts)
+        return {vector: root * scale for vector, scale in self.piece_scales(pieces).items()}
+
+    def _check_shareable(self) -> None:
+        if self.gate is not None or self.groups is None or self.accounting.name != "zcdp":
+            raise ValueError("the noise of this plan cannot be made in pieces")
 
     def _passed(
         self, gate: Vector, rows: Iterator[Sequence[object]]
@@ -332,19 +423,26 @@ class Plan:
             if vector in done:
                 noisy[vector] = done[vector]
                 continue
-            start, width = self._start(vector), vector.width
-            flat = [slot for slots in table for slot in slots[start : start + width]]
+            flat = self._flat(table, vector)
             if flat:
                 flat = self.accounting.noise.add_noise(
                     flat, sensitivity=vector.sensitivity, loss=self.shares[vector]
                 )
-            noisy[vector] = np.array(flat, dtype=float).reshape(-1, width)
+            noisy[vector] = np.array(flat, dtype=float).reshape(-1, vector.width)
         return noisy
 
+    def _flat(self, table: list[tuple[int, ...]], vector: Vector) -> list[int]:
+        """Return a vector's exact integers, group by group."""
+        start, width = self._start(vector), vector.width
+        return [slot for slots in table for slot in slots[start : start + width]]
+
     def _answers(
-        self, keys: list[tuple[Scalar, ...]], integers: Mapping[Vector, Floats]
+        self,
+        keys: list[tuple[Scalar, ...]],
+        integers: Mapping[Vector, Floats],
+        scales: Mapping[Vector, float] | None = None,
     ) -> Answers:
-        estimator = Estimator(integers, self.scales, self.accounting.noise)
+        estimator = Estimator(integers, scales or self.scales, self.accounting.noise)
         return Answers(keys, {found: estimator.estimate(found) for found in self.aggregates})
 
     def _answer(self, answers: Answers) -> Answer:

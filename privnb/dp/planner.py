@@ -18,6 +18,7 @@ from privnb.computation import parse_epsilon
 from privnb.dp.accounting import Price, accounting_of
 from privnb.dp.bounding import UNIT, listed_column
 from privnb.dp.grammar import read_select, refusal, shown
+from privnb.dp.groups import widened
 from privnb.dp.literals import quoted
 from privnb.dp.output_reader import OutputReader, is_aggregate
 from privnb.dp.outputs import Condition, OutputExpression, aggregates_of
@@ -25,13 +26,14 @@ from privnb.dp.plan import Output, Plan, Sorting
 from privnb.dp.row_reader import RowReader
 from privnb.dp.rows import ColumnRef, RowExpression, columns_of
 from privnb.dp.sensitivity import Reach
+from privnb.dp.sharing import require_shareable
 from privnb.dp.vectors import Aggregate, Vector, vectors_for
 from privnb.errors import UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from privnb.computation import Parameters, Scalar
+    from privnb.computation import Federation, Parameters, Scalar
     from privnb.dp.noise import Noise
     from privnb.dp.schema import TableSchema
 
@@ -49,6 +51,7 @@ def plan(
     tables: Mapping[str, TableSchema],
     parameters: Parameters | None = None,
     epsilon: Decimal,
+    federation: Federation | None = None,
 ) -> Plan:
     """Plan one private query.
 
@@ -63,6 +66,9 @@ def plan(
         What ``:name`` stands for; bound as typed literals.
     epsilon
         The privacy loss offered. All of it is used.
+    federation
+        Given where only the total over its sites is asked for: the plan is for all of their groups,
+        and one whose noise cannot be shared is refused; see `privnb.dp.sharing`.
 
     Returns
     -------
@@ -73,13 +79,18 @@ def plan(
     ------
     QueryRefused
         With the code E_NOT_SELECT, E_UNSUPPORTED, E_NO_TABLE, E_NO_COLUMN, E_PRIVACY_UNIT,
-        E_NOT_GROUPED, E_NO_BOUNDS, E_AGGREGATE, E_VALUE, E_PARAMETER or E_EPSILON.
+        E_NOT_GROUPED, E_NO_BOUNDS, E_AGGREGATE, E_VALUE, E_PARAMETER or E_EPSILON;
+        for totals also E_ACCOUNTING or E_NO_VALUES.
     """
     offered = parse_epsilon(epsilon)
+    groups = None if federation is None else federation.groups
     try:
-        return _Planner(read_select(sql), tables, parameters, offered).plan()
+        found = _Planner(read_select(sql), tables, parameters, offered, groups).plan()
     except RecursionError:
         raise refusal("The query is nested too deeply.", "Write it flatter.") from None
+    if federation is not None:
+        require_shareable(found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -97,10 +108,11 @@ class _Planner:
         tables: Mapping[str, TableSchema],
         parameters: Parameters | None,
         epsilon: Decimal,
+        groups: Mapping[str, list[Scalar]] | None,
     ) -> None:
         self._select = select
         self._epsilon = epsilon
-        self._schema = _table_of(select, tables)
+        self._schema = widened(_table_of(select, tables), groups or {})
         self._rows = RowReader(self._schema, parameters)
         self._items = _items(select)
 
