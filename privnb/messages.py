@@ -21,6 +21,8 @@ __all__ = [
     "Budget",
     "BudgetEntry",
     "ConsentEntry",
+    "FederatedOffer",
+    "Participation",
     "Problem",
     "PythonOffer",
     "Reply",
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 SUBMISSION_FILE = "computation.json"
-SOURCE_FILES = {"sql": "cell.sql", "python": "cell.py"}
+SOURCE_FILES = {"sql": "cell.sql", "python": "cell.py", "model": "model.json"}
 """The cell's text once more, as its own file, so that any PySyft owner can read it."""
 REPLY_FILE = "reply.json"
 ACTIONS_WITH_A_COMPUTATION = ("estimate", "mock", "run")
@@ -152,6 +154,26 @@ class PythonOffer:
 
 
 @wire.message
+class FederatedOffer:
+    """Under which conditions a site computes together with others, whatever the computation."""
+
+    partners: tuple[str, ...]
+    """The verifier keys of the sites that its owner computes with; its own is `audit_key`."""
+    min_sites: int
+    """How many sites must take part in every round, at least."""
+    min_summed: int
+    """How many sites must be in every sum, at least."""
+    colluding: int
+    """How many sites that work with the analyst must do no harm: a computation allows no fewer."""
+    idle_minutes: int
+    """After how long without a word of the analyst's a run ends by itself."""
+    training: str = ""
+    """Who approves of a cell that trains, in words; empty where none is taken."""
+    models: tuple[str, ...] = ()
+    """The models that it trains under differential privacy, without a human."""
+
+
+@wire.message
 class RequestState:
     """How far a request of the asking analyst is at the site."""
 
@@ -161,6 +183,7 @@ class RequestState:
         "waiting for review",
         "approved",
         "running",
+        "joined",
         "output in review",
         "released",
         "refused",
@@ -190,6 +213,8 @@ class SiteDescription:
     """None where Python cells are not taken."""
     legal: dict[str, dict[str, str]] | None = None
     """By purpose: its W3C DPV term (``dpv``), and the owner's legal basis (``legal_basis``)."""
+    federated: FederatedOffer | None = None
+    """None where nothing is computed together with other sites."""
 
 
 @wire.message
@@ -202,10 +227,23 @@ class Problem:
 
 
 @wire.message
+class Participation:
+    """What a site gave to a run of several sites, of which only the sums could be seen."""
+
+    rounds: int
+    """In how many rounds it took part."""
+    contributions: int
+    """How many masked vectors it sent: more than rounds where some were asked for again."""
+    sites: tuple[str, ...]
+    """The verifier keys of all it shared a sum with, sorted, its own among them."""
+
+
+@wire.message
 class Reply:
     """What a site answers, and what belongs to it.
 
-    Exactly one of problem, description, estimate, answer, output, states, consent, trail is set.
+    Exactly one of problem, description, estimate, answer, output, part, states, consent, trail is
+    set.
     """
 
     request: str
@@ -217,16 +255,18 @@ class Reply:
     answer: Answer | None = None
     output: Output | None = None
     """What an approved computation declared."""
+    part: Participation | None = None
+    """How a federated run ended at the site, whose sums went through the run's rounds."""
     label: PrivacyLabel | None = None
-    """Comes with ``answer`` and ``output``, and only with them."""
+    """Comes with ``answer``, ``output`` and ``part``, and only with them."""
     salt: str = ""
-    """32 random bytes, hexadecimal, beside ``answer`` and ``output``: without it, whoever reads the
-    audit log could find by trial what hashes to what it names."""
+    """32 random bytes, hexadecimal, beside ``answer``, ``output`` and ``part``: without it, whoever
+    reads the audit log could find by trial what hashes to what it names."""
     budget: Budget | None = None
     """The grant that paid, after paying; comes with a charged answer or a charged problem."""
     receipt: Receipt | None = None
-    """Of the event that released an answer or output; the event names the hash of both by
-    `released_hash`."""
+    """Of the event that released an answer, output or part; the event names the hash of it and of
+    its label by `released_hash`."""
     states: tuple[RequestState, ...] | None = None
     consent: ConsentEntry | None = None
     """Where the access asked for stands now."""
@@ -240,7 +280,7 @@ def fresh_salt() -> str:
 
 
 def released_hash(reply: Reply) -> str:
-    """Return the SHA-256 of what a reply releases: answer or output, with label and salt.
+    """Return the SHA-256 of what a reply releases: answer, output or part, with label and salt.
 
     The audit log names it, so that nobody can later claim that something else was released.
     """
@@ -252,4 +292,6 @@ def released_hash(reply: Reply) -> str:
         "label": reply.label and dataclasses.asdict(reply.label),
         "salt": reply.salt,
     }
+    if reply.part is not None:  # the hashes of all else stay what they were
+        parts["part"] = dataclasses.asdict(reply.part)
     return wire.sha256_hex(wire.canonical_json(parts))

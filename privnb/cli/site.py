@@ -24,6 +24,7 @@ from privnb.cli.owning import (
     read_epsilon,
     schema_of,
 )
+from privnb.cli.partners import identity, partner
 from privnb.cli.site_setup import check, init
 from privnb.errors import PrivnbError, UnknownName
 
@@ -32,6 +33,8 @@ __all__ = ["app"]
 app = typer.Typer(help="For data owners: set up and serve a site.", no_args_is_help=True)
 app.command()(init)
 app.command()(check)
+app.command()(identity)
+app.command()(partner)
 
 
 @app.command()

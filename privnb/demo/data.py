@@ -6,20 +6,24 @@ question. Each site holds two of the six cities, paired so that every kind of pl
 1,500 person-years at every site.
 
 Each site takes Python cells: two reviewers look at the code, then at the output, and one template
-is released without them. One site has a second table, the same rows under a *synthetic* register of
+is released without them. The three know each other's keys, and compute together what only all of
+them may show. One site has a second table, the same rows under a *synthetic* register of
 consent, since nobody of the experiment ever gave us theirs.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
+from privnb.audit import origin_of
 from privnb.errors import ConfigError
+from privnb.site.audit import AuditLog
 from privnb.site.config import CONFIG_FILE
 from privnb.site.reviewers import ReviewerKey
 from privnb.site.template import init_site
@@ -40,6 +44,11 @@ class DemoSite:
     """How many of its two reviewers must agree."""
     register: bool = False
     """Whether it has the table with a register of consent."""
+
+    @property
+    def owner(self) -> str:
+        """Whose the site is."""
+        return f"owner@{self.name}.example"
 
     @property
     def reviewers(self) -> tuple[str, str]:
@@ -276,6 +285,16 @@ dpv = "AcademicResearch"
 legal_basis = "Consent"
 """
 
+_FEDERATED = """
+# The sites we compute with, by the keys that sign their audit logs: one site's part in a sum is
+# seen by nobody.
+[federated]
+partners = [
+{partners}
+]
+min_sites = 3
+"""
+
 _TEMPLATE = """\
 older = visits[visits.xage >= lowest_age]
 older.groupby("plan_type").agg(person_years=("mdvis", "size"), visits=("mdvis", "mean"))
@@ -303,6 +322,7 @@ def build_demo(directory: Path, exchange: str) -> list[Path]:
         When statsmodels, whose file we use, is not installed.
     """
     source = randhie_csv()
+    identities = {site.name: _identity(directory / site.name, site) for site in DEMO_SITES}
     folders = []
     for site in DEMO_SITES:
         folder = directory / site.name
@@ -318,15 +338,21 @@ def build_demo(directory: Path, exchange: str) -> list[Path]:
         init_site(
             folder,
             name=site.name,
-            owner=f"owner@{site.name}.example",
+            owner=site.owner,
             exchange=exchange,
-            tables=_tables(site, directory / "people" / "reviewer"),
+            tables=_tables(site, directory / "people" / "reviewer", identities),
         )
     return folders
 
 
-def _tables(site: DemoSite, keys: Path) -> str:
-    """Write what site.toml says of tables, Python and review; make the keys it names."""
+def _identity(folder: Path, site: DemoSite) -> str:
+    """Make the key of a site before anything else: the others' site.toml names it."""
+    origin = origin_of(site.name, site.owner)
+    return AuditLog.open(folder / "state", origin=origin).verifier_key
+
+
+def _tables(site: DemoSite, keys: Path, identities: Mapping[str, str]) -> str:
+    """Write what site.toml says of all but the site itself; make the reviewers' keys it names."""
     reviewers = {}
     for email in site.reviewers:
         path = keys / f"{email}.json"
@@ -339,6 +365,11 @@ def _tables(site: DemoSite, keys: Path) -> str:
             _APPROVAL.format(
                 needed=site.needed,
                 reviewers="\n".join(f'"{email}" = "{key}"' for email, key in reviewers.items()),
+            ),
+            _FEDERATED.format(
+                partners="\n".join(
+                    f'    "{key}",' for name, key in identities.items() if name != site.name
+                )
             ),
         )
     )

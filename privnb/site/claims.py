@@ -22,6 +22,7 @@ from privnb.dp.schema import Column
 from privnb.errors import ConfigError
 from privnb.site.config import SiteConfig, TableConfig, load_config
 from privnb.site.consent import ConsentRegister
+from privnb.site.partners import own_identity, remarks
 from privnb.site.sources import located, open_source, workshop
 
 __all__ = ["CheckReport", "Finding", "TableFacts", "check", "refuse_broken_claims"]
@@ -123,6 +124,8 @@ def check(directory: Path) -> CheckReport:
                     findings.extend(_compare_consent(config, table, source))
         except ConfigError as error:
             findings.append(Finding(level="error", message=error.message, hint=error.hint))
+    for level, key, problem, hint in remarks(config, own=own_identity(config)):
+        findings.append(_finding(level, config, key, problem, hint))
     return CheckReport(path=config.path, tables=tuple(facts), findings=tuple(findings))
 
 

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from privnb.audit import origin_of
 from privnb.datasite.names import is_email
 from privnb.dp.bounding import check_schema
 from privnb.dp.schema import TableSchema
@@ -20,6 +21,7 @@ from privnb.errors import ConfigError
 from privnb.site.bins import Bins
 from privnb.site.columns import DeclaredColumn, is_name, read_column
 from privnb.site.consent_config import ConsentSource, PurposeTerms, read_consent, read_purposes
+from privnb.site.federated_config import FederatedConfig, read_federated
 from privnb.site.python_config import PythonConfig, Template, read_python
 from privnb.site.review_config import ReviewConfig, read_review
 from privnb.site.toml_lines import KeyPath
@@ -80,6 +82,8 @@ class SiteConfig:
     """Who decides about Python cells; None where only templates are released."""
     purposes: Mapping[str, PurposeTerms] = field(default_factory=dict)
     """What purposes mean in terms of W3C DPV, as far as the owner said it."""
+    federated: FederatedConfig | None = None
+    """With whom the site computes; None where it takes no federated computation."""
 
     @property
     def path(self) -> Path:
@@ -140,6 +144,10 @@ def load_config(directory: Path, *, file: Path | None = None) -> SiteConfig:
     purposes = read_purposes(root, allowed)
     review_hint = "Name the reviewers; each makes a key with: privnb review key"
     review = read_review(root.section("review", hint=review_hint)) if root.has("review") else None
+    federated = None
+    if root.has("federated"):
+        section = root.section("federated", hint="Begin with a line [federated].")
+        federated = read_federated(section, own=origin_of(name, owner))
     root.finish()
     return SiteConfig(
         directory=directory,
@@ -153,6 +161,7 @@ def load_config(directory: Path, *, file: Path | None = None) -> SiteConfig:
         templates=templates,
         review=review,
         purposes=purposes,
+        federated=federated,
     )
 
 

@@ -92,6 +92,7 @@ class Template:
         given: Parameters = computation.parameters or {}
         return (
             computation.kind == "python"
+            and computation.federation is None
             and computation.source == self.source
             and computation.tables == self.tables
             and computation.output == self.output

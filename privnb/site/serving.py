@@ -9,6 +9,7 @@ from privnb import wire
 from privnb.errors import StateError
 from privnb.messages import Reply, SiteDescription
 from privnb.site import access, ledger, review
+from privnb.site.federated_offer import offer_of
 from privnb.site.grants import grants_of
 from privnb.site.policy import decide
 from privnb.site.refusing import Outgoing, public
@@ -163,6 +164,7 @@ class Serving:
             consents=tuple(entry for entry in consents if entry.table in self._engine.terms),
             python=self._python,
             legal={name: terms.legal for name, terms in self._config.purposes.items()} or None,
+            federated=offer_of(self._config, python=self._python is not None),
         )
 
     def _affordable(self, job: ArrivedJob, plan: Plan, computation: Computation) -> bool | None:

@@ -153,6 +153,18 @@ EXAMPLE = """
 # # [review.reviewers]
 # # "alice@northside.example" = "ed25519:…"
 #
+# # Optional: sites that you compute together with, where only sums over all may be seen. Each owner
+# # gives the others what `privnb site identity` prints; `privnb site partner` adds it here.
+# # [federated]
+# # partners = ["privnb/riverside/owner@riverside.example+…"]
+# # # How many sites must take part in a round, and be in a sum, at least.
+# # min_sites = 3
+# # min_summed = 2
+# # # How many sites that tell the analyst all they see must do no harm.
+# # colluding = 0
+# # # A run of which the analyst says nothing for so long ends.
+# # idle_minutes = 60
+#
 # # Optional: a cell of your own. Who sends exactly its text, with parameters that you allow, gets
 # # its output without a human, unless the gate objects, which tells one bit about the data. Answers
 # # with different parameters can be compared: allow few.

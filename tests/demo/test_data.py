@@ -14,6 +14,7 @@ from privnb.dp.planner import plan
 from privnb.errors import ConfigError
 from privnb.site.claims import check
 from privnb.site.config import load_config
+from privnb.site.opening import open_audit
 from privnb.site.tables import Tables
 
 SQL = """
@@ -65,6 +66,14 @@ def test_the_data_keep_every_promise_of_their_site_toml(demo):
     for folder in demo:
         report = check(folder)
         assert [finding for finding in report.findings if finding.level != "note"] == []
+
+
+def test_the_sites_know_each_other_by_their_own_keys(demo):
+    configs = [load_config(folder) for folder in demo]
+    own = [open_audit(config).verifier_key for config in configs]
+    for config, key in zip(configs, own, strict=True):
+        assert sorted([key, *map(str, config.federated.partners)]) == sorted(own)
+        assert config.federated.min_sites == 3
 
 
 def test_every_kind_of_plan_has_1500_person_years_everywhere(opened, truth):

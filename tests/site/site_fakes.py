@@ -55,6 +55,7 @@ def site_config(directory: Path, *, total: str = "10"):
         python=None,
         review=None,
         templates=(),
+        federated=None,
     )
 
 

@@ -1,0 +1,48 @@
+"""What a site tells analysts of computing together with others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from privnb.messages import FederatedOffer
+
+if TYPE_CHECKING:
+    from privnb.site.config import SiteConfig
+
+__all__ = ["MODELS", "offer_of"]
+
+MODELS = ("linear", "logistic", "poisson")
+"""What `privnb.dp.training` can train."""
+
+
+def offer_of(config: SiteConfig, *, python: bool) -> FederatedOffer | None:
+    """Say under which conditions a site computes together with others; None where it does not.
+
+    Parameters
+    ----------
+    python
+        Whether it takes Python cells now: a sandbox may be declared, and not be there.
+    """
+    federated = config.federated
+    if federated is None:
+        return None
+    return FederatedOffer(
+        partners=tuple(map(str, federated.partners)),
+        min_sites=federated.min_sites,
+        min_summed=federated.min_summed,
+        colluding=federated.colluding,
+        idle_minutes=federated.idle_minutes,
+        training=_training(config) if python else "",
+        models=MODELS,
+    )
+
+
+def _training(config: SiteConfig) -> str:
+    review = config.review
+    if review is None:
+        return ""
+    but = ", or what is on the owner's list" if review.release else ""
+    return (
+        f"{review.needed} of {len(review.reviewers)} reviewers approve of the code{but}; nobody"
+        " looks at the sums of single rounds"
+    )
