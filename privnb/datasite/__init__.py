@@ -7,6 +7,7 @@ Others import `privnb.datasite.ports`, which is light, and open `privnb.datasite
                                                                                 │
     owner.poll ─ ArrivedJob ◀─ box (PySyft's rules, its tree) ◀─ envelope (verify, bound, confine)
 
-and a reply goes back the same way. `keys` pins peers, `home` holds what stays on this machine,
+and a reply goes back the same way. What follows a job round by round goes through `rounds`, without
+PySyft's jobs but in its envelopes. `keys` pins peers, `home` holds what stays on this machine,
 `names` says what may be part of a path, `cards` reads what sites show of themselves.
 """

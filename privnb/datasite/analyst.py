@@ -244,10 +244,7 @@ class AnalystDatasite(AnalystPort):
         pin = self._box.refresh().get(owner)
         if pin is None or not pin.accepted:
             self._require_accepted(owner)
-        data = self._channel.hear(owner, run, name)
-        if data is not None:
-            self._channel.remove(owner, run, name)
-        return data
+        return self._channel.take(owner, run, name)
 
     def forget_run(self, owner: str, run: str) -> None:
         """Remove what is left of a run's rounds, as far as the exchange allows it now.

@@ -158,8 +158,11 @@ class LocalFolder:
         """See `Exchange.write`."""
         *folder, name = path
         try:
-            with self._folder(folder, create=True) as fd:
-                _write_whole(data, name, fd, durable=durable)
+            try:
+                self._write_once(data, folder, name, durable=durable)
+            except FileNotFoundError:
+                # Somebody removed the folder just now; it is made again.
+                self._write_once(data, folder, name, durable=durable)
         except OSError as error:
             self._unavailable(error)
 
@@ -171,12 +174,19 @@ class LocalFolder:
                 try:
                     os.unlink(name, dir_fd=fd)
                 except (IsADirectoryError, PermissionError):
-                    # macOS answers EPERM for a folder; rmtree follows no links.
-                    shutil.rmtree(name, dir_fd=fd)
+                    # macOS answers EPERM for a folder. Of two who remove one, only one gets it
+                    # aside, and nobody's file is missing half way. rmtree follows no links.
+                    aside = f"{_HIDDEN}{uuid.uuid4().hex}"
+                    os.rename(name, aside, src_dir_fd=fd, dst_dir_fd=fd)
+                    shutil.rmtree(aside, dir_fd=fd)
         except FileNotFoundError:
             return
         except OSError as error:
             self._unavailable(error)
+
+    def _write_once(self, data: bytes, folder: list[str], name: str, *, durable: bool) -> None:
+        with self._folder(folder, create=True) as fd:
+            _write_whole(data, name, fd, durable=durable)
 
     @contextlib.contextmanager
     def _folder(self, parts: tuple[str, ...] | list[str], *, create: bool = False) -> Iterator[int]:
@@ -257,6 +267,8 @@ class RemoteStore:
         at = self._at(path)
         name = ascii(path[-1])
         try:
+            # Else some filesystems look into the listing that they made before.
+            self._fs.invalidate_cache(self._at(path[:-1]))
             about = self._fs.info(at)
             size = about.get("size") or 0
             # A range of an empty object is an error to some stores.

@@ -276,17 +276,13 @@ class OwnerDatasite(OwnerPort):
         Raises
         ------
         NotAPeer
-            The analyst is not accepted any more.
+            The analyst is not accepted.
         BadMessage
             A name is not of the allowed form, or the data is larger than 128 MiB.
         ExchangeUnavailable
             Nothing was sent, and the ask still waits.
         """
-        if not self._accepts(analyst):
-            raise NotAPeer(
-                f"{analyst} is not an accepted peer, so nothing is sent.",
-                hint="Accept them, or give the run up.",
-            )
+        check_email(analyst, whose="an analyst's email")
         self._channel.tell(analyst, run, name, data)
         self._channel.remove(analyst, run, name)
 
