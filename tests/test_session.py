@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "magics"))
+sys.path.insert(0, str(Path(__file__).parent / "fakes"))
 
+from fake_channel import AnalystEnd
 from fake_log import FakeLog
 
 import privnb
@@ -160,7 +162,7 @@ class FakeSite:
         return Reply(request=submission.request, digest=digest, **said)
 
 
-class FakeDatasite:
+class FakeDatasite(AnalystEnd):
     """An AnalystPort in memory."""
 
     fingerprint = "0123 4567"

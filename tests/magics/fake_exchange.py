@@ -6,10 +6,14 @@ Kernels of the notebook and browser tests import it too, so it needs nothing of 
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "fakes"))
+
+from fake_channel import AnalystEnd
 from fake_log import FakeLog
 
 from privnb import audit, wire
@@ -300,7 +304,7 @@ def approved_label(**changes) -> PrivacyLabel:
 
 
 @dataclass
-class FakeDatasite:
+class FakeDatasite(AnalystEnd):
     """The analyst's port to three sites that answer after their delay."""
 
     by_name: dict[str, FakeSite]

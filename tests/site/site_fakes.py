@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "fakes"))
+
+from fake_channel import OwnerEnd
 
 from privnb import wire
 from privnb.audit import origin_of
@@ -121,7 +126,7 @@ def fake_planner(sql, *, tables, parameters, epsilon):
     )
 
 
-class FolderPort:
+class FolderPort(OwnerEnd):
     """An exchange of plain folders: inbox, tree (taken in, not retired), outbox.
 
     Like the real one it takes a job in before it returns it, returns it again until it is retired,
