@@ -336,6 +336,19 @@ class VerifierKey:
         digits = hashlib.sha256(self.public).hexdigest()[:40]
         return " ".join(digits[start : start + 4] for start in range(0, len(digits), 4))
 
+    def verifies(self, signature: bytes, data: bytes) -> bool:
+        """Tell whether the key signed these very bytes."""
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - stays out of start-up
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+            Ed25519PublicKey,
+        )
+
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, data)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
     def __str__(self) -> str:
         return f"{self.name}+{self.id.hex()}+{base64.b64encode(_ED25519 + self.public).decode()}"
 
@@ -413,21 +426,13 @@ def _signatures(block: str) -> list[tuple[str, bytes]]:
 def _verify_signature(
     checkpoint: Checkpoint, signed: Iterable[tuple[str, bytes]], key: VerifierKey
 ) -> None:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - stays out of start-up
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
-        Ed25519PublicKey,
-    )
-
     if checkpoint.origin != key.name:
         raise Unproved(f"The checkpoint is of the log {checkpoint.origin!r}, not {key.name!r}.")
     ours = [raw for name, raw in signed if (name, raw[:_ID_BYTES]) == (key.name, key.id)]
     if len(ours) != 1:
         raise Unproved(f"The checkpoint is not signed by the key of {key.name!r}.")
-    try:
-        public = Ed25519PublicKey.from_public_bytes(key.public)
-        public.verify(ours[0][_ID_BYTES:], checkpoint.body.encode())
-    except (InvalidSignature, ValueError):
-        raise Unproved(f"The checkpoint's signature is not by the key of {key.name!r}.") from None
+    if not key.verifies(ours[0][_ID_BYTES:], checkpoint.body.encode()):
+        raise Unproved(f"The checkpoint's signature is not by the key of {key.name!r}.")
 
 
 # Receipts and exports

@@ -6,7 +6,8 @@
     ├── QueryRefused          E_UNSUPPORTED, …        the SQL is outside the private subset
     ├── RequestRefused        E_POLICY, E_DENIED, …   the site's policy, or its reviewers, say no
     │   ├── AccessRefused     E_NO_GRANT, E_PURPOSE   no consent covers this request
-    │   └── BudgetExceeded    E_BUDGET                the privacy budget does not allow it
+    │   ├── BudgetExceeded    E_BUDGET                the privacy budget does not allow it
+    │   └── RosterRefused     E_ROSTER                these sites may not be summed, or are too few
     ├── SiteFailure           E_EXECUTION             the site could not compute; constant wording
     ├── ConfigError           E_CONFIG                site.toml, or the data it names, is wrong
     ├── UnknownName           E_UNKNOWN               no such site, table, request, …
@@ -17,6 +18,8 @@
     │   └── BadMessage        E_BAD_MESSAGE           something received is not well formed
     ├── AuditBroken           E_AUDIT                 a receipt or an audit log does not hold
     ├── ResultPending         E_PENDING               no answer yet; the request is alive
+    ├── RunStalled            E_STALLED               a federated run waits for sites that have gone
+    ├── RoundLost             E_ROUND_LOST            a sum cannot be opened, nor be asked for again
     └── StateError            E_STATE                 local state is locked, full or damaged
 
 An error has a *message* (what was wrong, and where) and a *hint* (what to do). Errors that a site
@@ -47,6 +50,9 @@ __all__ = [
     "QueryRefused",
     "RequestRefused",
     "ResultPending",
+    "RosterRefused",
+    "RoundLost",
+    "RunStalled",
     "SiteFailure",
     "StateError",
     "UnknownName",
@@ -112,6 +118,12 @@ class BudgetExceeded(RequestRefused):
     """The request costs more than what is left of a grant or of the table's total."""
 
     default_code = "E_BUDGET"
+
+
+class RosterRefused(RequestRefused):
+    """The sites of a sum are too few, or not those that were agreed on."""
+
+    default_code = "E_ROSTER"
 
 
 class SiteFailure(PrivnbError):
@@ -198,6 +210,18 @@ class ResultPending(PrivnbError):
     default_code = "E_PENDING"
 
 
+class RunStalled(PrivnbError):
+    """Too few sites are left for a federated run to go on; it can be taken up again."""
+
+    default_code = "E_STALLED"
+
+
+class RoundLost(PrivnbError):
+    """The sum of a round cannot be opened any more, and sites give their part only once."""
+
+    default_code = "E_ROUND_LOST"
+
+
 class StateError(PrivnbError):
     """Local state (a site's database, an analyst's box) cannot be used now."""
 
@@ -214,6 +238,7 @@ _BY_CODE: dict[str, type[PrivnbError]] = {
     "E_NO_PYTHON": RequestRefused,
     "E_NO_REVIEW": RequestRefused,
     "E_POLICY": RequestRefused,
+    "E_ROSTER": RosterRefused,
     "E_WITHHELD": RequestRefused,
     "E_AUDIT": AuditBroken,
     "E_EXECUTION": SiteFailure,
@@ -222,6 +247,8 @@ _BY_CODE: dict[str, type[PrivnbError]] = {
     "E_NOT_A_PEER": NotAPeer,
     "E_KEY_CHANGED": KeyChanged,
     "E_STATE": StateError,
+    "E_STALLED": RunStalled,
+    "E_ROUND_LOST": RoundLost,
 }
 
 

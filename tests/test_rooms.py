@@ -32,6 +32,10 @@ SHOWING = {
     "privnb.rendering",
     "privnb.tabular",
 }
+SUMMING = {
+    f"privnb.federated.{name}"
+    for name in ("aggregator", "attempt", "masks", "member", "messages", "ring", "shamir")
+}
 TO_A_PERSON = {
     "privnb.session",
     "privnb.release",
@@ -57,6 +61,7 @@ MAY_IMPORT = {
     "privnb.pixels": PURE,
     "privnb.review_item": PURE,
     "privnb.unseen": set(),
+    **dict.fromkeys(SUMMING, PURE | SUMMING | {"privnb.audit", "privnb.messages"}),
     "privnb.magics": TO_A_PERSON | {"privnb.widgets", "privnb.request"},
     "privnb.widgets": TO_A_PERSON,
 }

@@ -3,16 +3,18 @@
 Everything goes through the analyst, who sees no more of it than what is listed here: public keys,
 sealed shares, vectors under masks. One *attempt* is one secure aggregation::
 
-    advertise ─▶ share ─▶ contribute ─▶ reveal
-                            │             │
+    advertise ─▶ share ─▶ contribute ─▶ (agree) ─▶ reveal
+                            │                        │
                             └ keys, then shares, of the attempt that follows
 
-The first two steps are needed only where no keys are left from the attempt before. A message is a
-line of JSON and then, as raw little-endian numbers, the arrays or the masked vector.
+The first two steps are needed only where no keys are left from the attempt before, ``agree`` only
+where somebody of the roster dropped out. A message is a line of JSON and then, as raw
+little-endian numbers, the arrays or the masked vector.
 """
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from typing import Literal, TypeVar
 
@@ -33,6 +35,7 @@ __all__ = [
     "Work",
     "pack",
     "unpack",
+    "work_digest",
 ]
 
 MAX_ROUND_BYTES = 128 * 1024 * 1024
@@ -40,7 +43,7 @@ MAX_ROUND_BYTES = 128 * 1024 * 1024
 _MAX_HEAD_BYTES = 4 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
 
-Step = Literal["join", "advertise", "share", "contribute", "reveal", "end"]
+Step = Literal["join", "advertise", "share", "contribute", "agree", "reveal", "end"]
 
 T = TypeVar("T")
 
@@ -55,8 +58,10 @@ class Advert:
     """X25519, hexadecimal: what pairwise masks are agreed with."""
     share_key: str
     """X25519, hexadecimal: what shares are sealed for."""
+    seed_check: str
+    """What the seed of the self mask is recognised by, hexadecimal; it does not tell the seed."""
     signature: str
-    """Ed25519, hexadecimal; over run, attempt, site and both keys."""
+    """Ed25519, hexadecimal; over run, computation, attempt, site and all of the above."""
 
 
 @wire.message
@@ -104,6 +109,18 @@ class Work:
     """The metric that the app's reply is weighted by."""
 
 
+def work_digest(work: Work, blob: bytes | memoryview = b"") -> str:
+    """SHA-256 of the work and its arrays, hexadecimal: equal where all do the same work.
+
+    >>> work_digest(Work(kind="totals", round=1))[:8]
+    'eec25a41'
+    """
+    found = hashlib.sha256(wire.encode(work))
+    found.update(b"\n")
+    found.update(blob)
+    return found.hexdigest()
+
+
 @wire.message
 class Ask:
     """What the analyst asks one site for: the next step of an attempt, or the end of the run."""
@@ -117,8 +134,10 @@ class Ask:
     """With ``contribute``: what each other site sealed for this one, hexadecimal, by sender."""
     work: Work | None = None
     """With ``contribute``."""
-    survivors: tuple[str, ...] = ()
-    """With ``reveal``: whose masked vectors are in the sum."""
+    survivors: dict[str, str] | None = None
+    """With ``agree`` and ``reveal``: whose vectors are in the sum, each with its ``confirmed``."""
+    agreed: dict[str, str] | None = None
+    """With ``reveal``, where somebody dropped out: enough sites' ``agreed``, by site."""
     following: int | None = None
     """With ``contribute``: the attempt that keys are wanted for beforehand."""
     finished: bool = True
@@ -140,6 +159,10 @@ class Told:
     """With ``advertise``; with ``contribute``, for the attempt that follows."""
     shares: dict[str, str] | None = None
     """By receiver, sealed, hexadecimal: with ``share``; with ``reveal``, for what follows."""
+    confirmed: str | None = None
+    """With ``contribute``: the site's signature over the roster and the work it answered."""
+    agreed: str | None = None
+    """With ``agree``: the site's signature over who survived; it reveals for nobody else."""
     reveal: Reveal | None = None
     form: Form | None = None
     """With ``contribute``, except for ``totals`` and ``gradient``, whose form is known."""
