@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # read when Flower is imported
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
-from flwr.app import DEFAULT_TTL, Message, Metadata, RecordDict
+from flwr.app import (
+    DEFAULT_TTL,
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    Metadata,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -21,31 +32,47 @@ from flwr.supercore.task_identity import TaskIdentity
 if TYPE_CHECKING:
     from typing import Literal
 
-__all__ = ["SERVER", "has_function", "identify", "instruction", "run_named"]
+__all__ = [
+    "SERVER",
+    "SITE",
+    "Array",
+    "ArrayRecord",
+    "ClientApp",
+    "ConfigRecord",
+    "Context",
+    "Error",
+    "Message",
+    "MetricRecord",
+    "RecordDict",
+    "has_function",
+    "identify",
+    "instruction",
+    "run_named",
+]
 
-SERVER = 1
-"""The node that instructions come from."""
+SERVER, SITE = 1, 2
+"""The nodes that messages go between: all sites are one, as only their sum is seen."""
 
 
 def instruction(
-    content: RecordDict, *, kind: Literal["train", "evaluate"], number: str, group: str, node: int
+    content: RecordDict, *, kind: Literal["train", "evaluate"], group: str, number: str = "1"
 ) -> Message:
-    """Return a message to a node, with the metadata that Flower's own servers would set.
+    """Return a message to a site, with the metadata that Flower's own servers would set.
 
     Flower reads who it comes from in `TaskIdentity`, one for the whole process; this does without.
 
     Parameters
     ----------
-    number
-        The message's name; the reply to it names it.
     group
         The round, as text.
+    number
+        The message's name; the reply to it names it.
     """
     metadata = Metadata(
         run_id=1,
         message_id=number,
         src_node_id=SERVER,
-        dst_node_id=node,
+        dst_node_id=SITE,
         reply_to_message_id="",
         group_id=group,
         created_at=time.time(),
@@ -56,12 +83,12 @@ def instruction(
 
 
 def has_function(app: ClientApp, kind: Literal["train", "evaluate"]) -> bool:
-    """Whether an app says what it does for a kind of message; one of the older form always does.
+    """Whether an app says what it does for a kind of message; one of the older form never does.
 
     >>> has_function(ClientApp(), "train")
     False
     """
-    return app._call is not None or f"{kind}.default" in app._registered_funcs  # noqa: SLF001
+    return f"{kind}.default" in app._registered_funcs  # noqa: SLF001
 
 
 def identify(run: int = 1) -> None:

@@ -19,7 +19,7 @@ from sandboxes import LIMITS, PACKAGES, cell, open_sandbox, why_not
 
 from privnb.errors import ConfigError, StateError
 from privnb.site.sandbox import Cell, Failed, Finished, Sandbox, SandboxLimits
-from privnb.site.sandbox import pool as pool_module
+from privnb.site.sandbox import sandbox as sandbox_module
 from privnb.site.sandbox.scratch import Scratch
 from privnb.site.sandbox.selftest import attack_ourselves
 
@@ -68,7 +68,7 @@ def open_descriptors():
 
 def rests(sandbox):
     """Wait until nothing is being started."""
-    while len(sandbox._waiting) < sandbox._wanted:
+    while len(sandbox._pool._waiting) < sandbox._pool._wanted:
         time.sleep(0.05)
     time.sleep(0.05)
 
@@ -104,7 +104,7 @@ def test_cells_run_at_once_and_know_nothing_of_each_other(sandbox):
 
 def test_a_worker_that_ended_while_it_waited_is_replaced(sandbox):
     rests(sandbox)
-    sandbox._waiting[0].interrupt()
+    sandbox._pool._waiting[0].interrupt()
     assert isinstance(sandbox.run(cell("1")), Finished)
 
 
@@ -202,7 +202,7 @@ def test_closing_ends_a_cell_that_runs():
     )
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(opened.run, cell("import time\ntime.sleep(600)"))
-        while not opened._running:
+        while not opened._pool._running:
             time.sleep(0.01)
         time.sleep(0.2)
         opened.close()
@@ -276,7 +276,7 @@ def test_a_package_that_is_not_installed_stops_the_start():
 
 
 def test_where_there_is_no_sandbox_nothing_runs_unless_the_owner_says_so(monkeypatch):
-    monkeypatch.setattr(pool_module, "this_machine", lambda: None)
+    monkeypatch.setattr(sandbox_module, "this_machine", lambda: None)
     with pytest.raises(ConfigError, match="no sandbox"):
         Sandbox.open(packages=PACKAGES, limits=LIMITS)
     with Sandbox.open(

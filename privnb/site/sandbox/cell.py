@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from privnb import wire
 from privnb.computation import Parameters, Scalar
+from privnb.federated.faults import Fault
 from privnb.output import Output
+from privnb.site.sandbox.known import KNOWN_ERRORS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,7 +20,10 @@ __all__ = ["Cell", "Failed", "Finished", "Job", "Reply", "SandboxLimits"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SandboxLimits:
-    """What one cell may use: seconds, megabytes beyond the worker's own, bytes of output."""
+    """What one cell, or one step of a training, may use.
+
+    Seconds; megabytes beyond the worker's own; bytes of a cell's output.
+    """
 
     wall_seconds: float = 60
     cpu_seconds: int = 60
@@ -57,7 +62,7 @@ class Finished:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Failed:
-    """A cell gave no output.
+    """A cell gave no output, or a step of a training nothing that may go on.
 
     Attributes
     ----------
@@ -73,12 +78,26 @@ class Failed:
     output_type
         With the reason ``output``, the type that was declared: from a fixed list, else
         ``another type``.
+    fault
+        With a training's ``error`` or ``output``: what its app lacks, or what is wrong with its
+        reply; see `privnb.federated.faults`.
     """
 
     reason: Literal["error", "output", "time", "memory", "size", "killed", "lock"]
     error: str | None = None
     line: int | None = None
     output_type: str | None = None
+    fault: Fault | None = None
+
+    @classmethod
+    def raised(cls, error: str | None, line: int | None, *, source: str) -> Self:
+        """Say that code raised, as far as its worker's word on that may be passed on."""
+        known = line is not None and 1 <= line <= source.count("\n") + 1
+        return cls(
+            reason="error",
+            error=error if error in KNOWN_ERRORS else "Error",
+            line=line if known else None,
+        )
 
 
 @wire.message

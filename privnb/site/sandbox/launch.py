@@ -33,12 +33,15 @@ class Launch:
         The program, None to do without.
     lock
         Whether workers lock themselves; False only where the owner allowed no sandbox.
+    trains
+        Whether workers take a training, step by step, instead of one cell.
     """
 
     offer: Offer
     bubblewrap: str | None
     lock: bool
     scratch_bytes: int
+    trains: bool = False
 
     @property
     def drops_user(self) -> bool:
@@ -62,6 +65,7 @@ class Launch:
             "user": user,
             "shared_user": user is None and not self.bubblewrap,
             "lock": self.lock,
+            "trains": self.trains,
         }
 
     def environment(self) -> dict[str, str]:

@@ -12,7 +12,14 @@ from pathlib import Path
 from privnb.site.sandbox.kernel import prctl, syscall
 from privnb.site.sandbox.syscalls import Architecture
 
-__all__ = ["drop_user", "give_up_capabilities", "limit_always", "limit_cell", "mapped_bytes"]
+__all__ = [
+    "drop_user",
+    "give_up_capabilities",
+    "limit_addresses",
+    "limit_always",
+    "limit_processor",
+    "mapped_bytes",
+]
 
 _DIES_WITH_PARENT, _DUMPABLE, _NO_NEW_PRIVILEGES = 1, 4, 38
 _CAPABILITIES_VERSION = 0x20080522
@@ -43,13 +50,16 @@ def limit_always(*, scratch_bytes: int, user_is_shared: bool) -> None:
     prctl(_DIES_WITH_PARENT, signal.SIGKILL)
 
 
-def limit_cell(*, cpu_seconds: int, address_bytes: int | None) -> None:
-    """Set what the coming cell may use on top of what this process used until now."""
+def limit_processor(*, seconds: int) -> None:
+    """Set how long this process may still use a processor, for the rest of its life."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = int(used.ru_utime + used.ru_stime) + 1 + cpu_seconds
+    cpu = int(used.ru_utime + used.ru_stime) + 1 + seconds
     _lower(resource.RLIMIT_CPU, cpu, most=cpu + 1)
-    if address_bytes is not None:
-        _lower(resource.RLIMIT_AS, address_bytes)
+
+
+def limit_addresses(most: int) -> None:
+    """Set how many bytes of address space this process may have in all."""
+    _lower(resource.RLIMIT_AS, most)
 
 
 def mapped_bytes() -> int | None:

@@ -46,6 +46,12 @@ class Places:
                 return self._ways[place] + path[len(place) :]
         return path
 
+    def give_up(self, path: str) -> None:
+        """Close the way to a folder that is needed no more."""
+        way = self._ways.pop(path, None)
+        if way is not None:
+            os.close(int(way.removeprefix(_DESCRIPTORS)))
+
     def _keep_if_needed(self, path: str, descriptor: int) -> None:
         if os.access(path, os.R_OK | os.X_OK):
             os.close(descriptor)

@@ -1,47 +1,38 @@
-"""One worker from the agent's side: start it, hand it a cell, hear its answer, end it."""
+"""One worker from the agent's side: start it, hand it what it works on, watch it, end it."""
 
 from __future__ import annotations
 
 import array
 import contextlib
-import fcntl
 import json
 import os
-import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from privnb import wire
-from privnb.errors import BadMessage, QueryRefused, StateError
-from privnb.output import Output, check
-from privnb.site.sandbox.cell import Cell, Failed, Finished, Job, Reply
-from privnb.site.sandbox.cell import SandboxLimits as Limits
-from privnb.site.sandbox.known import KNOWN_ERRORS, KNOWN_TYPES
+from privnb.errors import StateError
+from privnb.site.sandbox.kernel import cpu_clock
 from privnb.site.sandbox.launch import Launch
 from privnb.site.sandbox.scratch import Scratch
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from privnb.site.sandbox.sealed import sealed
 
 __all__ = ["Worker"]
 
 _BOOT_SECONDS = 120.0
 _END_SECONDS = 5.0
-_LAST_SECONDS = 2.0
-_WATCH_SECONDS = 0.1
-_ENVELOPE_BYTES = 1024
-_MOST_TABLES = 32
+_CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
 class Worker:
-    """A worker that prepares itself; `wait_ready` first, then `run` once, then `end`.
+    """A worker that prepares itself; `wait_ready` first, then `hand_over` once, then `end`.
 
     Its parent is the thread that makes it: when that thread ends, the kernel ends the worker.
 
@@ -49,20 +40,25 @@ class Worker:
     ----------
     report
         After `wait_ready`: what holds, in the worker's own words, from before it saw any cell.
+    scratch
+        Its folder for temporary files; None where bubblewrap gives it one of its own.
     """
 
-    def __init__(self, launch: Launch, *, limits: Limits, folder: Path | None) -> None:
-        self._limits = limits
+    def __init__(self, launch: Launch, *, folder: Path | None) -> None:
         self.report: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._outer: int | None = None
         self._inner: int | None = None
+        self._clock: int | None = None
         self._ending = threading.Lock()
         user = launch.new_user()
-        self._scratch = None if launch.bubblewrap else Scratch(folder, user=user)
-        place = str(self._scratch.path) if self._scratch else None
+        self.scratch = None if launch.bubblewrap else Scratch(folder, user=user)
+        place = str(self.scratch.path) if self.scratch else None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `_drop`
         self._channel, theirs = socket.socketpair()
-        boot = _sealed(json.dumps(launch.boot(user=user, scratch=place)).encode())
+        if sys.platform == "linux":  # then the kernel says which process it hears
+            self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        boot = sealed(json.dumps(launch.boot(user=user, scratch=place)).encode())
         information, theirs_too = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
@@ -87,16 +83,22 @@ class Worker:
             os.close(boot)
             os.close(theirs_too)
         if launch.bubblewrap:
-            self._inner = _inner_process(information)
+            self._outer = _first_process(information)
         os.close(information)
 
     def wait_ready(self) -> None:
         """Wait until the worker is locked and waits. `StateError` when it says why it cannot."""
         self._channel.settimeout(_BOOT_SECONDS)
-        line = b""
+        line, process = b"", 0
         with contextlib.suppress(OSError):
-            while not line.endswith(b"\n") and (more := self._channel.recv(65536)):
+            while not line.endswith(b"\n"):
+                more, ancillary, _, _ = self._channel.recvmsg(
+                    65536, socket.CMSG_SPACE(_CREDENTIALS.size)
+                )
+                if not more:
+                    break
                 line += more
+                process = _sender(ancillary) or process
         self._channel.settimeout(None)
         report = json.loads(line) if line.endswith(b"\n") else {"failed": self._last_words()}
         if "failed" in report:
@@ -106,41 +108,38 @@ class Worker:
                 hint="See that the offered packages import, and that the kernel has Landlock.",
             )
         self.report = report
+        if process:
+            self._clock = cpu_clock(process)
+            self._inner = os.pidfd_open(process)
 
     @property
     def alive(self) -> bool:
         """Whether the worker still waits."""
         return self._process is not None and self._process.poll() is None
 
-    def run(self, cell: Cell) -> Finished | Failed:
-        """Let the worker run a cell, and end it whatever happens."""
-        start = time.monotonic()
-        answer, theirs = os.pipe()
-        descriptors: list[int] = []
-        try:
-            descriptors += [_sealed(wire.encode(self._job(cell))), theirs]
-            for table in cell.tables.values():
-                descriptors.append(_sealed_table(table))
-            numbers = array.array("i", descriptors)
-            with contextlib.suppress(OSError):  # it has ended while it waited: no answer comes
-                self._channel.sendmsg([b"1"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
-        except BaseException:
-            os.close(answer)
-            self.end()
-            raise
-        finally:
-            for descriptor in {*descriptors, theirs}:
-                os.close(descriptor)
+    def hand_over(self, descriptors: Sequence[int]) -> None:
+        """Give the worker what it works on; the descriptors stay the caller's to close."""
+        numbers = array.array("i", descriptors)
+        with contextlib.suppress(OSError):  # it has ended while it waited: no answer comes
+            self._channel.sendmsg([b"1"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
         self._channel.close()
-        heard: bytes | Failed = b""
+
+    def cpu_seconds(self) -> float:
+        """Return how much processor time it has used; 0 where the system does not say."""
+        if self._clock is None:
+            return 0.0
         try:
-            heard = self._hear(answer, until=start + self._limits.wall_seconds)
-        finally:
-            os.close(answer)
-            status = self.end(grace=0.0 if heard else _LAST_SECONDS)
-        if isinstance(heard, Failed):
-            return heard
-        return self._judge(heard, cell, status=status, seconds=time.monotonic() - start)
+            return time.clock_gettime(self._clock)
+        except OSError:  # it has ended
+            return 0.0
+
+    def pause(self) -> None:
+        """Let none of its threads run any more, whatever they do; only `resume` lets them."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
 
     def end(self, *, grace: float = 0.0) -> int:
         """End the worker and all that is its; returns its exit status as a shell would say it.
@@ -162,94 +161,25 @@ class Worker:
         return status if status >= 0 else 128 - status
 
     def interrupt(self) -> None:
-        """End the worker from another thread than the one that waits in `run`."""
+        """End the worker from another thread than the one that waits for its answer."""
         with self._ending:
             if self.alive:
                 self._kill()
 
-    def _job(self, cell: Cell) -> Job:
-        if len(cell.tables) > _MOST_TABLES:
-            raise StateError(
-                f"A cell cannot have more than {_MOST_TABLES} tables.", hint="Name fewer tables."
-            )
-        return Job(
-            source=cell.source,
-            parameters=dict(cell.parameters),
-            tables=tuple(cell.tables),
-            output=cell.output,
-            cpu_seconds=self._limits.cpu_seconds,
-            memory_bytes=self._limits.memory_mb << 20,
-            output_bytes=self._limits.output_bytes,
-        )
-
-    def _hear(self, answer: int, *, until: float) -> bytes | Failed:
-        """Read all that the worker writes, for as long and as much as it may."""
-        most = self._limits.output_bytes + _ENVELOPE_BYTES
-        watched = self._scratch
-        ready = select.poll()
-        ready.register(answer, select.POLLIN)
-        heard = bytearray()
-        while True:
-            left = until - time.monotonic()
-            if left <= 0:
-                return Failed(reason="time")
-            wait = min(left, _WATCH_SECONDS) if watched else left
-            if ready.poll(wait * 1000 + 1):
-                more = os.read(answer, 1 << 16)
-                if not more:
-                    return bytes(heard)
-                heard += more
-                if len(heard) > most:
-                    return Failed(reason="size")
-            if watched and watched.is_over(self._limits.scratch_mb << 20):
-                return Failed(reason="size")
-
-    def _judge(self, heard: bytes, cell: Cell, *, status: int, seconds: float) -> Finished | Failed:
-        """Believe nothing of an answer but its form."""
-        if not heard:
-            timed_out = status == 128 + signal.SIGXCPU
-            return Failed(reason="time" if timed_out else "killed")
-        most = self._limits.output_bytes
-        try:
-            reply = wire.decode(Reply, heard, what="A reply", limit=most + _ENVELOPE_BYTES)
-        except BadMessage:
-            return Failed(reason="killed")
-        if reply.status == "done":
-            return self._accept(reply.output, seconds=seconds)
-        if reply.status == "error":
-            lines = cell.source.count("\n") + 1
-            known = reply.line is not None and 1 <= reply.line <= lines
-            return Failed(
-                reason="error",
-                error=reply.error if reply.error in KNOWN_ERRORS else "Error",
-                line=reply.line if known else None,
-            )
-        if reply.status == "output":
-            known_type = reply.output_type in KNOWN_TYPES
-            return Failed(
-                reason="output", output_type=reply.output_type if known_type else "another type"
-            )
-        return Failed(reason=reply.status)
-
-    def _accept(self, output: Output | None, *, seconds: float) -> Finished | Failed:
-        most = self._limits.output_bytes
-        if output is None:
-            return Failed(reason="killed")
-        try:
-            check(output, max_rows=most, max_bytes=most)
-        except BadMessage:
-            return Failed(reason="killed")
-        except QueryRefused:
-            return Failed(reason="size")
-        return Finished(output=output, seconds=seconds)
+    def _signal(self, number: signal.Signals) -> None:
+        with self._ending, contextlib.suppress(ProcessLookupError):
+            if self._inner is not None:
+                signal.pidfd_send_signal(self._inner, number)
+            elif self._process is not None:
+                self._process.send_signal(number)
 
     def _kill(self) -> None:
         """End the process inside first: bubblewrap then ends by itself, and leaves no orphan."""
         if self._process is None:
             return
-        if self._inner is not None:
+        if self._outer is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._inner, signal.SIGKILL)
+                signal.pidfd_send_signal(self._outer, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_END_SECONDS)
                 return
@@ -259,11 +189,12 @@ class Worker:
     def _drop(self) -> None:
         self._channel.close()
         self._errors.close()
-        inner, self._inner = self._inner, None
-        if inner is not None:
-            os.close(inner)
-        if self._scratch is not None:
-            self._scratch.remove()
+        held, self._outer, self._inner = (self._outer, self._inner), None, None
+        for process in held:
+            if process is not None:
+                os.close(process)
+        if self.scratch is not None:
+            self.scratch.remove()
 
     def _last_words(self) -> str:
         """Return what was said before the worker could speak, or how it ended."""
@@ -273,8 +204,8 @@ class Worker:
         return said[-1] if said else f"it ended with {ended} and without a word."
 
 
-def _inner_process(information: int) -> int | None:
-    """Read from bubblewrap which process it runs, and hold on to it."""
+def _first_process(information: int) -> int | None:
+    """Read from bubblewrap which is the first process in its namespace, and hold on to it."""
     said = b""
     with contextlib.suppress(ValueError, OSError, KeyError):
         while more := os.read(information, 4096):
@@ -285,40 +216,9 @@ def _inner_process(information: int) -> int | None:
     return None
 
 
-def _sealed(data: bytes) -> int:
-    """Return a descriptor of an anonymous file that nobody can change any more."""
-    if sys.platform != "linux":
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.seek(0)
-            return os.dup(file.fileno())
-    descriptor = os.memfd_create("privnb", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(data)
-    return _seal(descriptor)
-
-
-def _sealed_table(table: pa.Table) -> int:
-    from pyarrow import OSFile, ipc  # noqa: PLC0415 - stays out of start-up
-
-    if sys.platform != "linux":
-        import pyarrow as pa  # noqa: PLC0415 - stays out of start-up
-
-        sink = pa.BufferOutputStream()
-        with ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        return _sealed(sink.getvalue().to_pybytes())
-    descriptor = os.memfd_create("privnb", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with (
-        OSFile(f"/proc/self/fd/{descriptor}", "wb") as sink,
-        ipc.new_file(sink, table.schema) as writer,
-    ):
-        writer.write_table(table)
-    return _seal(descriptor)
-
-
-def _seal(descriptor: int) -> int:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    return descriptor
+def _sender(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
+    """Return the process that a message came from, as the kernel says; 0 where it does not."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, getattr(socket, "SCM_CREDENTIALS", None)):
+            return int(_CREDENTIALS.unpack(data)[0])
+    return 0

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from privnb.computation import Parameters
 from privnb.errors import StateError
+from privnb.federated.messages import ArrayForm, Work
 from privnb.site.sandbox.cell import Cell, Failed, Finished
+from privnb.site.sandbox.steps import TrainingCell
 
-__all__ = ["attack_ourselves"]
+if TYPE_CHECKING:
+    from privnb.site.sandbox.trainer import Trainer
 
-# Each attack is a function that would do no harm if it worked; the output names those that did.
+__all__ = ["attack_ourselves", "attack_training"]
+
+# Each attack is a function that would do no harm if it worked; the code says which did.
 _ATTACKS = """
 import ctypes, os, resource, signal, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -40,42 +49,82 @@ def trace(): libc.ptrace(0, 0, 0, 0) == 0 or 1 / 0
 def change_root(): os.chroot("/")
 def link_a_file(): os.symlink("/etc", os.environ["TMPDIR"] + "/l")
 
+def find_secrets_in_environment():
+    any("SECRET" in name or "TOKEN" in name for name in os.environ) or 1 / 0
+
 worked = []
 for attack in [f for n, f in list(globals().items()) if getattr(f, "__module__", "") == "__main__"]:
     try:
         attack()
     except (OSError, ZeroDivisionError, AttributeError):
+        worked.append(False)
         continue
-    worked.append(attack.__name__)
-if any("SECRET" in name or "TOKEN" in name for name in os.environ):
-    worked.append("secrets_in_environment")
-import pandas
+    worked.append(True)
 with open(os.environ["TMPDIR"] + "/note", "w") as file:
     file.write("scratch works")
-pandas.Series(["none", *worked])
 """
+_SAY = """
+import pandas
+pandas.Series(worked)
+"""
+_SAY_BY_TRAINING = """
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+app = ClientApp()
+@app.train()
+def train(message, context):
+    arrays, metrics = ArrayRecord([np.array(worked, float)]), MetricRecord({"num-examples": 1})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+"""
+_NAMES = re.findall(r"^def (\w+)\(\)", _ATTACKS, flags=re.MULTILINE)
 
 
 def attack_ourselves(run: Callable[[Cell], Finished | Failed]) -> None:
     """Raise `StateError` when an attack on the sandbox works, or when honest code does not."""
+    with _canary() as canary:
+        parameters: Parameters = {"canary": canary, "agent": os.getpid()}
+        cell = Cell(source=_ATTACKS + _SAY, tables={}, parameters=parameters, output=None)
+        ended = run(cell)
+    _judge(ended if isinstance(ended, Failed) else [row[0] for row in ended.output.rows])
+
+
+def attack_training(begin: Callable[[TrainingCell], Trainer]) -> None:
+    """Do the same to a worker that takes trainings."""
+    import numpy as np  # noqa: PLC0415 - workers import this package before they can reach it
+
+    with _canary() as canary:
+        parameters: Parameters = {"canary": canary, "agent": os.getpid()}
+        cell = TrainingCell(source=_ATTACKS + _SAY_BY_TRAINING, tables={}, parameters=parameters)
+        form = ArrayForm(name="0", dtype="float64", shape=(len(_NAMES),))
+        trainer = begin(cell)
+        try:
+            ended = trainer.step(
+                Work(kind="train", round=1, arrays=(form,)), [np.zeros(len(_NAMES))]
+            )
+        finally:
+            trainer.close()
+    _judge(ended if isinstance(ended, Failed) else list(ended.arrays[0][1]))
+
+
+@contextlib.contextmanager
+def _canary() -> Iterator[str]:
+    """Make a file that only the sandbox stands before."""
     with tempfile.TemporaryDirectory(prefix="privnb-") as folder:
-        Path(folder).chmod(0o755)  # only the sandbox stands before it
+        Path(folder).chmod(0o755)
         canary = Path(folder, "canary")
         canary.write_text(secrets.token_hex(16))
         canary.chmod(0o666)
-        cell = Cell(
-            source=_ATTACKS,
-            tables={},
-            parameters={"canary": str(canary), "agent": os.getpid()},
-            output=None,
-        )
-        ended = run(cell)
+        yield str(canary)
+
+
+def _judge(ended: Failed | Sequence[Any]) -> None:
     if isinstance(ended, Failed):
+        said = f"{ended.reason} ({ended.error}, {ended.line}, {ended.fault})"
         raise StateError(
-            f"The sandbox's self-test did not end: {ended.reason} ({ended.error}, {ended.line}).",
+            f"The sandbox's self-test did not end: {said}.",
             hint="Python computations stay off. Look at the machine's free memory and disk.",
         )
-    worked = [str(row[0]) for row in ended.output.rows[1:]]
+    worked = [name for name, did in zip(_NAMES, ended, strict=True) if did]
     if worked:
         raise StateError(
             f"The sandbox does not hold: {', '.join(worked)}.",

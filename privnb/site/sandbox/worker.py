@@ -1,7 +1,7 @@
-"""The worker: an interpreter that prepares, locks itself, waits for one cell, runs it, and ends.
+"""The worker: an interpreter that prepares, locks itself, waits for code, runs it, and ends.
 
 It imports, drops its user and locks itself while it knows no data; a step that fails ends it. Only
-then does it take a cell, and from the first line of that cell on it counts as hostile.
+then does it take code, a cell or a training, and from its first line on it counts as hostile.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from privnb.output import declare
 from privnb.site.sandbox import landlock, limits, seccomp
-from privnb.site.sandbox.cell import Job
 from privnb.site.sandbox.landlock import Access, Rule
 from privnb.site.sandbox.places import Places
-from privnb.site.sandbox.running import map_tables, run_job
+from privnb.site.sandbox.running import run_one_cell
 from privnb.site.sandbox.syscalls import this_machine
 
 if TYPE_CHECKING:
@@ -37,46 +36,63 @@ _MOST_DESCRIPTORS = 250
 _TO_SCRATCH = ("HOME", "MPLCONFIGDIR", "TMPDIR")
 
 
+class Run(Protocol):
+    """What a worker does with the code that it is handed."""
+
+    def __call__(
+        self, fields: dict[str, Any], descriptors: list[int], *, mapped_bytes: int | None
+    ) -> None:
+        """Run it, given the fields of its job and the descriptors that came with them."""
+
+
 def main(root: str, channel_number: int, boot_number: int) -> None:
     """Live the worker's whole life; ends the process."""
     channel = socket.socket(fileno=channel_number)
     with os.fdopen(boot_number, "rb") as file:
         boot = json.load(file)
     try:
-        report = _prepare(boot, root, keep=channel_number)
-    except BaseException as problem:  # noqa: BLE001 - whatever it is, no cell may run after it
-        report = {"failed": f"{type(problem).__name__}: {problem}"[:2000]}
-    os.write(channel_number, json.dumps(report).encode() + b"\n")
-    if "failed" in report:
+        run, report = _prepare(boot, root, keep=channel_number)
+    except BaseException as problem:  # noqa: BLE001 - whatever it is, no code may run after it
+        failed = {"failed": f"{type(problem).__name__}: {problem}"[:2000]}
+        os.write(channel_number, json.dumps(failed).encode() + b"\n")
         os._exit(1)
-    job, answer, tables = _take(channel)
+    os.write(channel_number, json.dumps(report).encode() + b"\n")
+    fields, descriptors = _take(channel)
     channel.close()
-    mapped, data = report["mapped_bytes"], sum(os.fstat(table).st_size for table in tables)
-    limits.limit_cell(
-        cpu_seconds=job.cpu_seconds,
-        address_bytes=None if mapped is None else mapped + data + job.memory_bytes,
-    )
-    reply = memoryview(run_job(job, map_tables(job, tables)))
-    while reply:
-        reply = reply[os.write(answer, reply) :]
+    run(fields, descriptors, mapped_bytes=report["mapped_bytes"])
     os._exit(0)
 
 
-def _prepare(boot: dict[str, Any], root: str, *, keep: int) -> dict[str, Any]:
-    """Get ready and give up every right that a cell must not have; returns what holds."""
+def _prepare(boot: dict[str, Any], root: str, *, keep: int) -> tuple[Run, dict[str, Any]]:
+    """Get ready and give up every right that a cell must not have.
+
+    Returns what will run the code, and what holds it.
+    """
     os.closerange(3, keep)
     os.closerange(keep + 1, 65536)
-    places = Places([*boot["search"], boot["scratch"]], user=boot["user"])
+    places = Places([*boot["search"], boot["scratch"], root], user=boot["user"])
     sys.path[:] = map(places.way_to, boot["search"])
     os.environ.update(dict.fromkeys(_TO_SCRATCH, places.way_to(boot["scratch"])))
     _import_ahead(boot["ahead"])
-    _hide_ourselves(root)
+    run = _find_run(trains=boot["trains"])
+    _hide_ourselves(root, places)
     sys.meta_path.insert(0, _Gate(boot["names"]))
     _silence()
     report: dict[str, Any] = {"mapped_bytes": limits.mapped_bytes()}
     if boot["lock"]:
         report |= _lock(boot, places)
-    return report
+    return run, report
+
+
+def _find_run(*, trains: bool) -> Run:
+    """Return what runs the code that will come; for a training, that brings Flower with it."""
+    if not trains:
+        return run_one_cell
+    from privnb.federated.client import rehearse  # noqa: PLC0415 - only where there is Flower
+    from privnb.site.sandbox.stepping import take_steps  # noqa: PLC0415 - as above
+
+    rehearse()
+    return take_steps
 
 
 def _import_ahead(modules: Sequence[str]) -> None:
@@ -99,11 +115,12 @@ def _import_ahead(modules: Sequence[str]) -> None:
         plt.close("all")
 
 
-def _hide_ourselves(root: str) -> None:
+def _hide_ourselves(root: str, places: Places) -> None:
     """Take privnb out of what a cell can import; its code is no secret, only no business of it."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "privnb"]:
         del sys.modules[name]
-    sys.path_importer_cache.pop(root, None)
+    sys.path_importer_cache.clear()
+    places.give_up(root)
     sys.argv[:] = sys.orig_argv[:] = [""]
 
 
@@ -160,8 +177,8 @@ def _rules(boot: Mapping[str, Any], places: Places) -> list[Rule]:
     ]
 
 
-def _take(channel: socket.socket) -> tuple[Job, int, list[int]]:
-    """Wait for the one cell; ends the process when the agent goes away first."""
+def _take(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Wait for the code; ends the process when the agent goes away first."""
     numbers = array.array("i")
     _, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(_MOST_DESCRIPTORS * numbers.itemsize))
     for _, _, data in ancillary:
@@ -170,4 +187,4 @@ def _take(channel: socket.socket) -> tuple[Job, int, list[int]]:
         os._exit(0)
     with os.fdopen(numbers[0], "rb") as file:
         fields = json.load(file)
-    return Job(**{**fields, "tables": tuple(fields["tables"])}), numbers[1], list(numbers[2:])
+    return {**fields, "tables": tuple(fields["tables"])}, list(numbers[1:])
