@@ -35,6 +35,7 @@ _PUT_IS_ATOMIC = frozenset(
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # NONBLOCK: opening a named pipe would wait for a writer for ever.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TRIES = 4
 _NOT_THERE = (errno.ENOTDIR, errno.ELOOP)
 
 
@@ -157,14 +158,16 @@ class LocalFolder:
     def write(self, data: bytes, *path: str, durable: bool = True) -> None:
         """See `Exchange.write`."""
         *folder, name = path
-        try:
+        for left in reversed(range(_TRIES)):
             try:
-                self._write_once(data, folder, name, durable=durable)
-            except FileNotFoundError:
-                # Somebody removed the folder just now; it is made again.
-                self._write_once(data, folder, name, durable=durable)
-        except OSError as error:
-            self._unavailable(error)
+                with self._folder(folder, create=True) as fd:
+                    _write_whole(data, name, fd, durable=durable)
+            except OSError as error:
+                # Both parties may have removed the folder just now; it is made again.
+                if not left or not isinstance(error, FileNotFoundError):
+                    self._unavailable(error)
+            else:
+                return
 
     def remove(self, *path: str) -> None:
         """See `Exchange.remove`."""
@@ -183,10 +186,6 @@ class LocalFolder:
             return
         except OSError as error:
             self._unavailable(error)
-
-    def _write_once(self, data: bytes, folder: list[str], name: str, *, durable: bool) -> None:
-        with self._folder(folder, create=True) as fd:
-            _write_whole(data, name, fd, durable=durable)
 
     @contextlib.contextmanager
     def _folder(self, parts: tuple[str, ...] | list[str], *, create: bool = False) -> Iterator[int]:

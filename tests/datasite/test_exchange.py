@@ -6,9 +6,11 @@ import errno
 import os
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from privnb.datasite import exchange as storages
 from privnb.datasite.exchange import LocalFolder, RemoteStore, open_exchange
 from privnb.errors import BadMessage, ConfigError, ExchangeUnavailable
 
@@ -121,6 +123,48 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path, monkeypat
     assert exchange.read("a", "b", limit=9) == b"old"
 
 
+def test_only_what_must_last_waits_for_the_disk(tmp_path, monkeypatch):
+    exchange = open_exchange(str(tmp_path), create=True)
+    waited = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    exchange.write(b"soon gone", "a", "b", durable=False)
+    assert waited == []
+    assert exchange.read("a", "b", limit=9) == b"soon gone"
+    exchange.write(b"lasts", "a", "c")
+    assert len(waited) == 2, "the file, and the folder that names it"
+
+
+def test_a_folder_removed_while_a_file_is_written_into_it_is_made_again(tmp_path, monkeypatch):
+    exchange = open_exchange(str(tmp_path), create=True)
+    write_whole = storages._write_whole
+
+    def removed_just_now(*args, **kwargs):
+        monkeypatch.setattr(storages, "_write_whole", write_whole)
+        exchange.remove("a", "b")
+        write_whole(*args, **kwargs)
+
+    monkeypatch.setattr(storages, "_write_whole", removed_just_now)
+    exchange.write(b"1", "a", "b", "c")
+    assert exchange.read("a", "b", "c", limit=9) == b"1"
+
+
+def test_two_may_remove_a_folder_at_once(tmp_path):
+    exchange = open_exchange(str(tmp_path), create=True)
+    barrier = threading.Barrier(2)
+
+    def remove():
+        barrier.wait()
+        exchange.remove("a", "b")
+
+    for _ in range(20):
+        for number in range(20):
+            exchange.write(b"", "a", "b", str(number), durable=False)
+        with ThreadPoolExecutor(2) as threads:
+            for done in [threads.submit(remove), threads.submit(remove)]:
+                done.result(timeout=60)
+        assert list((tmp_path / "a").iterdir()) == []
+
+
 def test_every_failure_of_a_remote_store_is_one_error():
     exchange = open_exchange(f"memory://{uuid.uuid4().hex}")
 
@@ -167,3 +211,31 @@ def test_a_local_path_may_be_written_in_every_way(tmp_path, monkeypatch):
     }
     assert places == {str(tmp_path / "a b")}
     assert isinstance(open_exchange("~/a b"), LocalFolder)
+
+
+def test_a_store_that_remembers_its_listings_is_asked_anew():
+    exchange = open_exchange(f"memory://{uuid.uuid4().hex}")
+    inner = exchange._fs
+
+    class Remembering:
+        """Answers from a listing made before, as several filesystems of fsspec do."""
+
+        listed: dict[str, list[str]] = {}  # noqa: RUF012 - one instance
+
+        def __getattr__(self, name):
+            return getattr(inner, name)
+
+        def info(self, path):
+            folder = path.rsplit("/", 1)[0]
+            if path not in self.listed.setdefault(folder, inner.find(folder)):
+                raise FileNotFoundError(path)
+            return inner.info(path)
+
+        def invalidate_cache(self, path=None):
+            self.listed.pop(path, None)
+
+    exchange._fs = Remembering()
+    exchange.write(b"1", "a", "b")
+    assert exchange.read("a", "c", limit=9) is None
+    exchange.write(b"2", "a", "c")
+    assert exchange.read("a", "c", limit=9) == b"2"
