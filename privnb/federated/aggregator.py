@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from privnb.computation import Federation
 from privnb.errors import BadMessage, RosterRefused
@@ -255,7 +256,8 @@ class Aggregator:
         return _same(masks.seed_check(seed), self._adverts[site].seed_check)
 
     def _is_key(self, site: str, key: bytes) -> bool:
-        return _same(masks.public_key(key), self._adverts[site].mask_key)
+        public = X25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw()
+        return _same(public, self._adverts[site].mask_key)
 
     def _unmasked(self, seeds: Mapping[str, bytes], keys: Mapping[str, bytes]) -> Vector:
         total, context = self._sum, self._context
@@ -263,15 +265,16 @@ class Aggregator:
             raise ValueError("there is no sum")
         for site, seed in seeds.items():
             masks.subtract_mask(total, masks.seed_key(seed, context=context, site=site))
-        for gone, private in keys.items():
+        for gone, key in keys.items():
+            private = X25519PrivateKey.from_private_bytes(key)
             for site in self._survivors:
                 public = bytes.fromhex(self._adverts[site].mask_key)
                 secret = masks.exchange(private, public)
-                key = masks.pair_key(secret, context=context, one=gone, other=site)
+                mask = masks.pair_key(secret, context=context, one=gone, other=site)
                 if site < gone:
-                    masks.subtract_mask(total, key)
+                    masks.subtract_mask(total, mask)
                 else:
-                    masks.add_mask(total, key)
+                    masks.add_mask(total, mask)
         return total
 
     def _require_open(self, site: str, *, closed: bool, said: Mapping[str, object]) -> None:

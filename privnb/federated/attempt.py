@@ -31,6 +31,8 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from privnb import wire
 from privnb.audit import Unproved, VerifierKey
 from privnb.computation import Federation
@@ -110,6 +112,11 @@ class Attempt:
         except Unproved as problem:
             raise RosterRefused(f"A site of the federation has no key: {problem}") from None
 
+    @cached_property
+    def _probe(self) -> X25519PrivateKey:
+        """A key that is only tried on others: all keys of small order fail with it, as with any."""
+        return X25519PrivateKey.generate()
+
     @property
     def least(self) -> int:
         """How many sites have to advertise their keys."""
@@ -178,11 +185,7 @@ class Attempt:
         for text in (advert.mask_key, advert.share_key):
             public = bytes_of(text, size=masks.KEY_BYTES, what=f"A key of {who}")
             try:
-                masks.exchange(_PROBE, public)
+                masks.exchange(self._probe, public)
             except ValueError:
                 raise BadMessage(f"A key of {who} would give everybody the same secret.") from None
         self.require_signed(advert.site, self.advertisement(advert), advert.signature)
-
-
-_PROBE = bytes(range(masks.KEY_BYTES))
-"""A private key that is nobody's, only tried on others."""

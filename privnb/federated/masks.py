@@ -8,7 +8,6 @@ counters and nonces begin at zero. ``context`` is what all keys of one attempt a
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 
 import numpy as np
@@ -29,9 +28,7 @@ __all__ = [
     "NotSealed",
     "add_mask",
     "exchange",
-    "new_secret",
     "pair_key",
-    "public_key",
     "seal",
     "seed_check",
     "seed_key",
@@ -52,17 +49,10 @@ class NotSealed(Exception):
     """What should have been sealed for us was not, or was changed or moved."""
 
 
-def public_key(private: bytes) -> bytes:
-    """Compute the public key of an X25519 private key; both have 32 bytes."""
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
-
-
-def exchange(private: bytes, public: bytes) -> bytes:
+def exchange(private: X25519PrivateKey, public: bytes) -> bytes:
     """Agree on a secret; ValueError if the public key is a point of small order."""
-    # To such a point the secret would be zero, whatever our key is.
-    return X25519PrivateKey.from_private_bytes(private).exchange(
-        X25519PublicKey.from_public_bytes(public)
-    )
+    # With such a point the secret would be zero, whatever our key is.
+    return private.exchange(X25519PublicKey.from_public_bytes(public))
 
 
 def pair_key(secret: bytes, *, context: str, one: str, other: str) -> bytes:
@@ -108,11 +98,6 @@ def unseal(sealed: bytes, secret: bytes, *, context: str, sender: str, receiver:
         return key.decrypt(_ONCE, sealed, bound)
     except InvalidTag:
         raise NotSealed from None
-
-
-def new_secret() -> bytes:
-    """Draw 32 bytes: a private key, or a seed."""
-    return secrets.token_bytes(KEY_BYTES)
 
 
 def _sealing(

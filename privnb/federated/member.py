@@ -7,8 +7,11 @@ shares, vectors under masks, shares of what takes the masks off their sum, and s
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from privnb.computation import Federation
 from privnb.errors import BadMessage, RosterRefused
@@ -29,8 +32,8 @@ SEALED_BYTES = _BOTH + _TAG_BYTES
 class _Advertised:
     """What has been made: three secrets."""
 
-    mask_key: bytes
-    share_key: bytes
+    mask_key: X25519PrivateKey
+    share_key: X25519PrivateKey
     seed: bytes
     advert: Advert
 
@@ -117,11 +120,12 @@ class Member:
         """Make this attempt's keys."""
         if self._begun:
             raise _out_of_order("keys were made")
-        mask_key, share_key, seed = (masks.new_secret() for _ in range(3))
+        mask_key, share_key = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+        seed = secrets.token_bytes(shamir.SECRET_BYTES)
         advert = Advert(
             site=self._me,
-            mask_key=masks.public_key(mask_key).hex(),
-            share_key=masks.public_key(share_key).hex(),
+            mask_key=mask_key.public_key().public_bytes_raw().hex(),
+            share_key=share_key.public_key().public_bytes_raw().hex(),
             seed_check=masks.seed_check(seed).hex(),
             signature="",
         )
@@ -160,7 +164,7 @@ class Member:
         }
         keys, seeds = (
             shamir.split(secret, threshold=self._attempt.federation.threshold, shares=len(roster))
-            for secret in (step.mask_key, step.seed)
+            for secret in (step.mask_key.private_bytes_raw(), step.seed)
         )
         shares = {s: key + seed for s, key, seed in zip(roster, keys, seeds, strict=True)}
         sealed = {
