@@ -2,12 +2,14 @@
 
 What is unreleased must not stay behind in a notebook. Traits are saved with a widget's state, so
 they hold no more than the static table does; code, mock results and outputs go to the front end
-only in messages, one request at a time, when the reviewer opens it.
+only in messages, one request at a time: when the reviewer opens it, and, while they look at it,
+when it has changed.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,6 +35,8 @@ __all__ = ["ReviewDesk", "ReviewWidget"]
 _STAGES = {"approve": "code", "deny": "code", "release": "output", "withhold": "output"}
 """What each verdict is about."""
 _NEGATIVE = ("deny", "withhold")
+_MOVING = ("approved", "running", "cleared")
+"""The states that a request leaves without any person, by what the site's agent does."""
 _LINES = re.compile(r"\blines? \d{1,6}(?:(?:, | and | to |-|\u2013)\d{1,6})*")
 
 
@@ -115,6 +119,9 @@ class ReviewWidget(WidgetWithSavedForm):
                 self.send({"answered": "refresh"})
             case {"ask": "open", "key": str(key)}:
                 self.send({"answered": "open", **self._opened(key)})
+            case {"ask": "look", "view": str(view), "key": str(key), "mark": str(mark)}:
+                self.refresh()
+                self.send({"answered": "look", "view": view, **self._changed(key, mark)})
             case {
                 "ask": "decide",
                 "key": str(key),
@@ -135,6 +142,16 @@ class ReviewWidget(WidgetWithSavedForm):
         except PrivnbError as error:
             return {"key": key, "detail": None, "problem": _words(error)}
         return {"key": key, "detail": _detail(item, self._desk.reviewer), "problem": ""}
+
+    def _changed(self, key: str, mark: str) -> dict[str, Any]:
+        """Open a request that a view shows; leave out what there is to see while that is the same.
+
+        Views ask this by themselves every few seconds: what is unreleased is not sent each time.
+        """
+        opened = self._opened(key) if key else {"key": "", "detail": None, "problem": ""}
+        if opened["detail"] is not None and opened["detail"]["mark"] == mark:
+            opened["detail"] = None
+        return opened
 
     def _decide(self, key: str, verdict: str, reason: str, *, seen: tuple[str, str]) -> str:
         """Take a decision to the desk; return why it was refused, or nothing."""
@@ -175,7 +192,7 @@ class ReviewWidget(WidgetWithSavedForm):
         if item is not None and item.stage == _STAGES[verdict]:
             return f"Recorded: {len(item.approvals)} of {item.needed} approvals."
         if verdict == "approve":
-            return "Approved. The site's agent runs it next."
+            return "Approved. The site's agent runs it next; what comes of it appears here."
         return "Released. The site's agent sends it to the analyst next."
 
     def saved_form(self) -> tuple[str, str]:
@@ -224,7 +241,7 @@ def _line(item: ReviewItem, reviewer: str | None, *, now: dt.datetime) -> dict[s
 def _detail(item: ReviewItem, reviewer: str | None) -> dict[str, Any]:
     code = code_lines(item.source)
     findings = [_with_lines(visible(finding), last=len(code)) for finding in item.findings]
-    return {
+    detail = {
         "key": _key(item),
         "digest": item.digest,
         "output_digest": item.output_digest or "",
@@ -260,7 +277,10 @@ def _detail(item: ReviewItem, reviewer: str | None) -> dict[str, Any]:
         "needed": item.needed,
         "others": [visible(r) for r in item.reviewers if r not in {*item.approvals, item.analyst}],
         "blocked": _blocked(item, reviewer),
+        "moving": item.state in _MOVING,
     }
+    # tells whether a view shows this already
+    return detail | {"mark": hashlib.sha256(json.dumps(detail).encode()).hexdigest()}
 
 
 def _facts(item: ReviewItem) -> list[tuple[str, str]]:

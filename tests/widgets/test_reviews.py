@@ -29,6 +29,11 @@ class Inbox:
     def open(self, item):
         return self.ask(ask="open", key=f"{item.analyst}/{item.request}")["detail"]
 
+    def look(self, item=None, *, mark=""):
+        """Ask what a view asks by itself every few seconds."""
+        key = "" if item is None else f"{item.analyst}/{item.request}"
+        return self.ask(ask="look", view="v1", key=key, mark=mark)
+
     def decide(self, item, verdict, reason="", **changes):
         message = {
             "ask": "decide",
@@ -90,7 +95,7 @@ def test_what_has_not_been_released_is_in_no_trait_and_no_static_form():
 @pytest.mark.parametrize(
     ("item", "verdict", "reason", "said"),
     [
-        (CODE, "approve", "", "Approved. The site's agent runs it next."),
+        (CODE, "approve", "", "Approved. The site's agent runs it next; what comes of it appears"),
         (CODE, "deny", "too much", "Denied. The analyst will read your reason."),
         (OUTPUT, "release", "", "Released. The site's agent sends it to the analyst next."),
         (OUTPUT, "withhold", "small", "Withheld. The output stays at the site; the analyst will"),
@@ -160,6 +165,7 @@ def test_what_the_desk_refuses_is_said():
         {},
         {"ask": "decide"},
         {"ask": "open", "key": 7},
+        {"ask": "look", "view": "v1", "key": None, "mark": ""},
         {"ask": "decide", "key": "a/b", "digest": None, "output": "", "verdict": "approve"},
         "approve",
         None,
@@ -189,6 +195,51 @@ def test_looking_again_shows_what_is_new_and_why_it_cannot():
     inbox.ask(ask="refresh")
     assert inbox.widget.problem == "The database is locked. Wait."
     assert len(inbox.widget.requests) == 1
+
+
+def test_a_quiet_look_brings_the_list_up_to_date_and_the_request_shown_only_if_it_changed():
+    inbox = Inbox(OUTPUT)
+    mark = inbox.open(OUTPUT)["mark"]
+    inbox.desk.change(CODE)
+    same = {"answered": "look", "view": "v1", "key": f"{OUTPUT.analyst}/{OUTPUT.request}"}
+    assert inbox.look(OUTPUT, mark=mark) == same | {"detail": None, "problem": ""}
+    assert len(inbox.widget.requests) == 2
+    inbox.desk.change(OUTPUT, gate=())
+    assert inbox.look(OUTPUT, mark=mark)["detail"]["gate"] == []
+    assert inbox.look()["detail"] is None
+    gone = inbox.look(review_item(9))
+    assert gone["detail"] is None
+    assert gone["problem"].startswith("There is no request")
+
+
+def test_what_a_quiet_look_finds_is_in_no_trait():
+    inbox = Inbox(review_item(2, state="running", stage=None))
+    held = held_item(2, analyst=ANA)
+    inbox.desk.change(held)
+    assert "0.0317629744" in json.dumps(inbox.look(held)["detail"])
+    kept = json.dumps(inbox.widget.get_state(), default=str)
+    assert held.request[:8] in kept
+    assert "output to review" in kept
+    for secret in ("0.0317629744", "0.1317629744", "sm.GLM", held.output_digest):
+        assert secret not in kept
+
+
+@pytest.mark.parametrize(
+    ("state", "moving"),
+    [
+        ("waiting", False),
+        ("approved", True),
+        ("running", True),
+        ("held", False),
+        ("cleared", True),
+        ("answered", False),
+        ("denied", False),
+        ("failed", False),
+    ],
+)
+def test_a_request_says_whether_it_goes_on_without_a_person(state, moving):
+    item = review_item(1, state=state)
+    assert Inbox(item).open(item)["moving"] is moving
 
 
 def test_two_analysts_may_use_the_same_id():

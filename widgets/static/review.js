@@ -1,6 +1,9 @@
 // Draws the inbox of one reviewer: the list of requests, and all there is to see of one of them.
 
 const MOST_CELLS = 5000; // of a table, until the reader asks for all
+// milliseconds from one quiet look to the next
+const SOON = 2000; // while the site's agent is at work on the request shown
+const NOW_AND_THEN = 15000; // otherwise
 const WORDS = {
   code: {
     question: "Your decision on the code",
@@ -161,15 +164,79 @@ function approvals(detail) {
   return `${detail.approvals.length} of ${needed} approvals${some}${rest}`;
 }
 
+/** Draw; if that takes away what had the focus in `element`, it goes to what `next` finds. */
+function keepFocus(element, next, draw) {
+  const focused = element.getRootNode().activeElement;
+  const inside = focused !== null && focused !== element && element.contains(focused);
+  draw();
+  const kept = element.getRootNode().activeElement;
+  if (!inside || (element.contains(kept) && !kept.closest("[hidden]"))) return;
+  next().focus({ preventScroll: true });
+}
+
+const looks = new WeakMap(); // how each part of a detail looked when it was made
+
+/** Put parts in place of those there; one that shows the same stays, as the reader left it. */
+function renew(body, parts) {
+  const there = new Map([...body.children].map((part) => [looks.get(part), part]));
+  const wanted = parts.map((part) => {
+    looks.set(part, part.innerHTML);
+    return there.get(part.innerHTML) ?? part;
+  });
+  for (const part of there.values()) if (!wanted.includes(part)) part.remove();
+  wanted.forEach((part, at) => {
+    if (body.children[at] !== part) body.insertBefore(part, body.children[at] ?? null);
+  });
+}
+
+/**
+ * Look quietly, again and again, while the page is seen: `pace` milliseconds after each answer, so
+ * that there is never more than one look under way. `look` says whether it looked.
+ */
+function watching(look, pace) {
+  let timer;
+  let underWay = false;
+  const wait = () => {
+    clearTimeout(timer);
+    if (!underWay && !document.hidden) timer = setTimeout(now, pace());
+  };
+  const now = () => {
+    if (underWay || document.hidden) return;
+    underWay = look();
+    wait();
+  };
+  const answered = () => {
+    underWay = false;
+    wait();
+  };
+  const turned = () => {
+    clearTimeout(timer);
+    now();
+  };
+  document.addEventListener("visibilitychange", turned);
+  const stop = () => {
+    clearTimeout(timer);
+    document.removeEventListener("visibilitychange", turned);
+    underWay = true; // a late answer starts nothing
+  };
+  wait();
+  return { wait, answered, stop };
+}
+
 function render({ model, el }) {
   const view = viewing(model);
+  const name = Math.random().toString(36).slice(2); // answers go to all views
   let selected = null; // key of the request in the detail
   let shown = null; // what the detail shows
   let deciding = null; // key of the request whose decision is under way
   let outcome = [""]; // what the last decision came to, until the reader does something else
+  let failure = ""; // why the last quiet look did not find the request shown
+  let open = new Set(); // keys of what waits for this reader
+  const fresh = new Set(); // those of them that came in by themselves, until they are opened
 
   const again = button("Look again");
   const count = make("span", { class: "pn-quiet" });
+  const news = make("span", { class: "pn-quiet pn-news", role: "status" });
   const items = make("div", { class: "pn-items" });
   const title = make("h3", { class: "pn-title", tabindex: "-1" });
   const facts_ = make("div");
@@ -189,7 +256,7 @@ function render({ model, el }) {
   const panes = make("div", { class: "pn-panes" },
     make("nav", { class: "pn-list", "aria-label": "Requests" }, items), article);
   el.append(make("section", { class: "pn-card pn-review", "aria-label": "Review inbox" },
-    make("header", { class: "pn-bar" }, make("h3", { text: "Review inbox" }), count, again),
+    make("header", { class: "pn-bar" }, make("h3", { text: "Review inbox" }), count, news, again),
     panes, make("div", { class: "pn-foot" }, view.status)));
 
   const entry = (item) => make("li", {}, control("button", {
@@ -200,35 +267,49 @@ function render({ model, el }) {
     tabindex: "-1",
   },
   make("span", { class: "pn-line" }, make("strong", { class: "pn-cut", text: item.analyst }),
-    make("span", { class: "pn-small", text: item.waited })),
+    make("span", { class: "pn-small", text: (fresh.has(item.key) ? "new · " : "") + item.waited })),
   make("span", { class: "pn-line" }, make("span", { class: "pn-cut", text: item.purpose }),
     make("span", { class: "pn-small pn-code", text: item.short })),
   make("span", { class: "pn-line" }, state(item.state),
     make("span", { class: "pn-small", text: item.approvals },
       make("span", { class: "pn-hidden", text: " approvals" })))));
 
+  const notice = () => {
+    // without a key nothing can be decided, and all of it can be read
+    const waiting = model.get("requests").filter((item) => item.open || !model.get("reviewer"));
+    const before = open;
+    open = new Set(waiting.map((item) => item.key));
+    for (const key of open) if (!before.has(key) && key !== selected) fresh.add(key);
+    for (const key of fresh) if (!open.has(key)) fresh.delete(key);
+  };
+
+  const drawItems = (mine, rest) => {
+    items.replaceChildren();
+    const group = (words, some) => {
+      if (some.length === 0) return;
+      items.append(make("h4", { text: `${words} · ${some.length}` }),
+        make("ul", {}, ...some.map(entry)));
+    };
+    group("For you to decide", mine);
+    group(mine.length ? "Others" : "Not for you to decide", rest);
+    if (mine.length + rest.length === 0) items.append(quiet("Nothing waits for review."));
+    // one stop for the Tab key; arrows move within the list
+    const entries = items.querySelectorAll(".pn-item");
+    (items.querySelector("[aria-current]") ?? entries[0])?.setAttribute("tabindex", "0");
+  };
+
   const drawList = () => {
     const all = model.get("requests");
-    const open = all.filter((item) => item.open);
+    const mine = all.filter((item) => item.open);
     const rest = all.filter((item) => !item.open);
+    const words = fresh.size ? `${fresh.size} new` : "";
+    if (words !== news.textContent) news.textContent = words; // said once
     count.textContent = model.get("reviewer")
-      ? `${open.length} for you · deciding as ${model.get("reviewer")}`
+      ? `${mine.length} for you · deciding as ${model.get("reviewer")}`
       : "read only: there is no reviewer's key here";
-    redraw(items, () => {
-      items.replaceChildren();
-      const group = (words, some) => {
-        if (some.length === 0) return;
-        items.append(make("h4", { text: `${words} · ${some.length}` }),
-          make("ul", {}, ...some.map(entry)));
-      };
-      group("For you to decide", open);
-      group(open.length ? "Others" : "Not for you to decide", rest);
-      if (all.length === 0) items.append(quiet("Nothing waits for review."));
-      // one stop for the Tab key; arrows move within the list
-      const entries = items.querySelectorAll(".pn-item");
-      (items.querySelector("[aria-current]") ?? entries[0])?.setAttribute("tabindex", "0");
-    });
-    panes.classList.toggle("pn-empty", all.length === 0);
+    const nearest = () => items.querySelector(".pn-item[tabindex='0']") ?? again;
+    keepFocus(items, nearest, () => redraw(items, () => drawItems(mine, rest)));
+    panes.classList.toggle("pn-empty", all.length === 0 && shown === null);
     article.hidden = shown === null;
     if (model.get("problem")) view.say(model.get("problem"), "problem");
   };
@@ -257,17 +338,45 @@ function render({ model, el }) {
       body.replaceChildren();
     }
     shown = detail;
+    keepFocus(article, () => title, () => drawParts(detail));
+    watch.wait();
+  };
+
+  const drawParts = (detail) => {
     title.replaceChildren(make("span", { class: "pn-name", text: detail.analyst }),
       make("span", { class: "pn-for", text: ` for ${detail.purpose}` }), state(detail.state));
     facts_.replaceChildren(facts(detail.facts));
-    redraw(body, () => body.replaceChildren(...parts(detail)));
+    redraw(body, () => renew(body, parts(detail)));
     drawDecision(detail);
     article.hidden = false;
   };
 
+  /** Take in what a quiet look found; what the reader may be deciding on stays as they see it. */
+  const learn = ({ detail, problem }) => {
+    const say = (...words) => {
+      if (words[0] === outcome[0]) return;
+      outcome = words;
+      view.say(...outcome);
+    };
+    if (problem !== failure) say(problem, problem && "problem");
+    failure = problem;
+    if (!detail) return;
+    const before = shown?.key === detail.key ? shown : null;
+    const now = detail.state.word;
+    const differs = ["stage", "digest", "output_digest"].some((of) => before?.[of] !== detail[of]);
+    if (before !== null && !before.blocked && differs) {
+      say(`This request has changed: ${now}. Look again before you decide.`, "problem");
+      return;
+    }
+    drawDetail(detail);
+    if (before !== null && before.state.word !== now) say(`Now: ${now}.`, "done");
+  };
+
   const choose = (key) => {
     selected = key;
+    fresh.delete(key);
     outcome = [""];
+    failure = "";
     view.ask({ ask: "open", key }, "Opening…");
     drawList();
   };
@@ -307,6 +416,10 @@ function render({ model, el }) {
       return;
     }
     const here = message.key === selected; // not of another view, nor of an earlier choice
+    if (message.answered === "look" && message.view === name) {
+      if (here && deciding === null) learn(message);
+      watch.answered();
+    }
     if (message.answered === "open" && here) {
       view.say(...(message.problem ? [message.problem, "problem"] : outcome));
       if (message.detail) drawDetail(message.detail);
@@ -344,12 +457,27 @@ function render({ model, el }) {
     entries[Math.min(Math.max(to, 0), entries.length - 1)].focus();
   };
 
-  view.onModel("change:requests", drawList);
-  view.onModel("change:problem", drawList);
+  const watch = watching(() => {
+    if (deciding !== null || again.getAttribute("aria-disabled") === "true") return false;
+    const mark = shown !== null && shown.key === selected ? shown.mark : "";
+    view.ask({ ask: "look", view: name, key: selected ?? "", mark });
+    return true;
+  }, () => (shown?.moving && shown.key === selected ? SOON : NOW_AND_THEN));
+
+  view.onModel("change:requests", () => {
+    notice();
+    drawList();
+  });
+  view.onModel("change:problem", () => {
+    drawList();
+    if (!model.get("problem")) view.say(...outcome);
+  });
   view.onModel("msg:custom", heard);
   view.on(again, "click", () => {
     busy(again, true);
+    fresh.clear();
     outcome = [""];
+    failure = "";
     view.ask({ ask: "refresh" }, "Looking…");
   });
   view.on(items, "click", (event) => {
@@ -364,8 +492,13 @@ function render({ model, el }) {
   view.on(reason, "input", () => invalid(false));
   view.on(yes, "click", () => decide(yes.dataset.verdict));
   view.on(no, "click", () => decide(no.dataset.verdict));
+  notice();
+  fresh.clear();
   drawList();
-  return view.stop;
+  return () => {
+    watch.stop();
+    view.stop();
+  };
 }
 
 export default { render };
