@@ -40,6 +40,10 @@ TO_A_PERSON = {
     "privnb.session",
     "privnb.release",
     "privnb.errors",
+    "privnb.federated.drawing",
+    "privnb.federated.progress",
+    "privnb.federated.release",
+    "privnb.federated.runs",
     "privnb.messages",
     "privnb.rendering",
     "privnb.markup",
@@ -70,6 +74,7 @@ OWNERS = {"privnb.site", "privnb.owner"}
 MAY_NOT_IMPORT = {
     "privnb.session": FRONT | OWNERS,
     "privnb.request": FRONT | OWNERS | {"privnb.datasite"},
+    "privnb.federated": FRONT | OWNERS | {"privnb.datasite", "privnb.session"},
     "privnb.store": FRONT | OWNERS | {"privnb.datasite"},
     "privnb.witness": FRONT | OWNERS | {"privnb.datasite", "privnb.session"},
     "privnb.notebook_check": FRONT | OWNERS | {"privnb.datasite", "privnb.session"},

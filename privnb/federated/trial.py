@@ -1,0 +1,288 @@
+"""One attempt, from the keys to the sum: asks the sites for each step, hands on what they tell."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from privnb.errors import BadMessage, RosterRefused
+from privnb.federated.messages import Ask, Form
+from privnb.unseen import brief
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from privnb.federated.aggregator import Aggregator
+    from privnb.federated.asking import Party
+    from privnb.federated.hearing import Hearing
+    from privnb.federated.messages import Advert, Told, Work
+    from privnb.federated.progress import Board, SiteState
+
+__all__ = ["Task", "Trial", "TrialFailed"]
+
+_MOST_ARRAYS = 10_000
+
+
+class TrialFailed(Exception):
+    """An attempt that came to nothing.
+
+    Attributes
+    ----------
+    asked
+        Whether sites may have sent their vectors: it is not as if nothing had happened.
+    survivors
+        Over whom the sum was being opened, if it was: some of it may be known to somebody.
+    """
+
+    def __init__(self, *, asked: bool, survivors: Collection[str] = ()) -> None:
+        super().__init__()
+        self.asked = asked
+        self.survivors = frozenset(survivors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the sites are asked to sum."""
+
+    work: Work
+    blob: bytes
+    digest: str
+    """Of work and arrays: what the sites confirm."""
+    length: int | None
+    """How many numbers a vector has; None: the sites say so by its form."""
+    wanted: frozenset[str]
+    """Over whom it has to be summed; empty: whoever is there."""
+    until: float
+    """When waiting ends, by `time.monotonic`."""
+
+
+class Trial:
+    """One attempt as it goes on: `advertise`, `share`, `contribute`, `open`, each once.
+
+    Parameters
+    ----------
+    parties
+        All sites of the run, by key.
+    least, threshold
+        How many sites have to take part, and to be in the sum.
+    """
+
+    def __init__(  # noqa: PLR0913 - keywords, each one thing that an attempt depends on
+        self,
+        number: int,
+        aggregator: Aggregator,
+        *,
+        hearing: Hearing,
+        parties: Mapping[str, Party],
+        board: Board,
+        least: int,
+        threshold: int,
+    ) -> None:
+        self.number = number
+        self.hearing = hearing
+        self._aggregator = aggregator
+        self._parties = parties
+        self._board = board
+        self._least = least
+        self._threshold = threshold
+        self._shares: Mapping[str, Mapping[str, str]] = {}
+        self.form: Form | None = None
+        """How to read the vectors, where the sites said so."""
+
+    @property
+    def roster(self) -> frozenset[str]:
+        """Who has shared, once enough have: only these can be in the sum."""
+        return frozenset(self._shares)
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Whose vectors are in the sum so far."""
+        return self._aggregator.survivors
+
+    # Keys, by themselves or along with the attempt before
+
+    def advertise(self, parties: Sequence[Party], *, until: float) -> None:
+        """Have sites make keys."""
+        ask = Ask(step="advertise", attempt=self.number)
+        heard = self.hearing.quick(dict.fromkeys(parties, ask), until=until, least=self._least)
+        for party, told in heard.items():
+            self.take_advert(party, told)
+
+    def take_advert(self, party: Party, told: Told) -> None:
+        """Take the keys of one site."""
+        with self.hearing.naming(party):
+            if told.advert is None:
+                raise BadMessage(f"{party.name} sent no keys.")
+            self._aggregator.advertised(party.key, told.advert)
+
+    def close_adverts(self) -> tuple[Advert, ...]:
+        """Return the keys of all who take part; none if these are too few."""
+        with contextlib.suppress(RosterRefused):
+            return self._aggregator.close_adverts()
+        return ()
+
+    def share(self, *, until: float) -> None:
+        """Have everybody share secrets with the others, if there are enough."""
+        adverts = self.close_adverts()
+        if not adverts:
+            return
+        ask = Ask(step="share", attempt=self.number, adverts=adverts)
+        asked = {self._parties[advert.site]: ask for advert in adverts}
+        heard = self.hearing.quick(asked, until=until, least=self._least)
+        for party, told in heard.items():
+            self.take_shares(party, told)
+        self.close_shares()
+
+    def take_shares(self, party: Party, told: Told) -> None:
+        """Take what one site sealed for the others."""
+        with self.hearing.naming(party):
+            self._aggregator.shared(party.key, told.shares or {})
+
+    def close_shares(self) -> None:
+        """Let those who have shared be the roster, if they are enough."""
+        with contextlib.suppress(RosterRefused):
+            self._shares = self._aggregator.close_shares()
+
+    # Vectors
+
+    def contribute(self, task: Task, following: Trial | None) -> dict[str, str]:
+        """Have the roster compute and mask; return who did, with what each confirmed.
+
+        Parameters
+        ----------
+        following
+            The attempt for which keys are made along the way.
+
+        Raises `TrialFailed` where they are too few, or others than wanted.
+        """
+        asked = {
+            self._parties[key]: Ask(
+                step="contribute",
+                attempt=self.number,
+                shares=dict(shares),
+                work=task.work,
+                following=following.number if following else None,
+            )
+            for key, shares in self._shares.items()
+        }
+        heard = self.hearing.vectors(
+            asked, task.blob, number=task.work.round, until=task.until, least=self._threshold
+        )
+        length = task.length
+        if length is None:
+            self.form = _agreed_form([told for told, _ in heard.values()], task.work)
+            length = _length(self.form)
+        for party, (told, vector) in heard.items():
+            before = len(self.hearing.spoiled)
+            with self.hearing.naming(party):
+                if self.form is not None and told.form != self.form:
+                    raise BadMessage(f"{party.name} sent arrays or metrics of another form.")
+                if not task.wanted or party.key in task.wanted:
+                    self._aggregator.masked(
+                        party.key,
+                        vector,
+                        length=length,
+                        work=task.digest,
+                        confirmed=told.confirmed or "",
+                    )
+            if following is not None and len(self.hearing.spoiled) == before:
+                following.take_advert(party, told)
+        self._show(task.work.round)
+        try:
+            survivors = self._aggregator.close_vectors()
+        except RosterRefused:
+            raise TrialFailed(asked=bool(heard)) from None
+        if task.wanted and set(survivors) != task.wanted:
+            raise TrialFailed(asked=True, survivors=task.wanted)
+        return survivors
+
+    def open(
+        self, survivors: dict[str, str], following: Trial | None, *, until: float
+    ) -> NDArray[np.uint64]:
+        """Have the survivors reveal what takes the masks off their sum.
+
+        Raises `TrialFailed` where too few do.
+        """
+        agreed = None
+        parties = [self._parties[key] for key in survivors]
+        if self._aggregator.needs_agreement:
+            agreed = self._agreement(parties, survivors, until=until)
+        adverts = following.close_adverts() if following else ()
+        ask = Ask(
+            step="reveal",
+            attempt=self.number,
+            survivors=survivors,
+            agreed=agreed,
+            adverts=adverts,
+        )
+        heard = self.hearing.quick(dict.fromkeys(parties, ask), until=until, least=self._threshold)
+        for party, told in heard.items():
+            before = len(self.hearing.spoiled)
+            with self.hearing.naming(party):
+                if told.reveal is None:
+                    raise BadMessage(f"{party.name} revealed nothing.")
+                self._aggregator.revealed(party.key, told.reveal)
+            if following is not None and adverts and len(self.hearing.spoiled) == before:
+                following.take_shares(party, told)
+        if following is not None and adverts:
+            following.close_shares()
+        return self._total(survivors)
+
+    def _agreement(
+        self, parties: Sequence[Party], survivors: dict[str, str], *, until: float
+    ) -> dict[str, str]:
+        ask = Ask(step="agree", attempt=self.number, survivors=survivors)
+        heard = self.hearing.quick(dict.fromkeys(parties, ask), until=until, least=self._threshold)
+        for party, told in heard.items():
+            with self.hearing.naming(party):
+                self._aggregator.agreed(party.key, told.agreed or "")
+        agreed = self._aggregator.agreement
+        if agreed is None:
+            raise TrialFailed(asked=True, survivors=survivors)
+        return agreed
+
+    def _total(self, survivors: Mapping[str, str]) -> NDArray[np.uint64]:
+        if not self._aggregator.enough:
+            raise TrialFailed(asked=True, survivors=survivors)
+        try:
+            total = self._aggregator.total()
+        except BadMessage as error:
+            self._board.remark(brief(error.message))
+            raise TrialFailed(asked=True, survivors=survivors) from None
+        for key in self._aggregator.wrong:
+            self._board.remark(f"{self._parties[key].name} gave wrong shares; they are not used.")
+        return total
+
+    def _show(self, number: int) -> None:
+        states: dict[str, SiteState] = {
+            party.name: "received" if key in self.survivors else "dropped"
+            for key, party in self._parties.items()
+        }
+        self._board.sites(number, states)
+
+
+def _agreed_form(told: Sequence[Told], work: Work) -> Form:
+    """Return the form that most sites gave; that of the arrays they were sent, if some did."""
+    forms = Counter(each.form for each in told if each.form is not None and _is_possible(each.form))
+    sent = {(array.name, array.shape) for array in work.arrays}
+
+    def rank(form: Form) -> tuple[bool, int]:
+        as_sent = {(array.name, array.shape) for array in form.arrays} == sent
+        return as_sent, forms[form]
+
+    return max(forms, key=rank, default=Form(arrays=()))
+
+
+def _is_possible(form: Form) -> bool:
+    sizes = (size for array in form.arrays for size in array.shape)
+    return len(form.arrays) <= _MOST_ARRAYS and all(size >= 0 for size in sizes)
+
+
+def _length(form: Form) -> int:
+    return sum(math.prod(array.shape) for array in form.arrays) + len(form.metrics) + 1
