@@ -57,7 +57,7 @@ class Dispatch:
         """What was seen of the sites' audit logs."""
         self._introductions: dict[str, Request] = {}
 
-    def send(
+    def send(  # noqa: PLR0913 - keywords, each of them for some actions only
         self,
         action: Action,
         sites: Mapping[str, str],
@@ -65,6 +65,7 @@ class Dispatch:
         *,
         access: AccessAsk | None = None,
         about: Mapping[str, Sequence[str]] | None = None,
+        prepare: Callable[[str], None] | None = None,
     ) -> Request:
         """Write a request down, then send it to each site.
 
@@ -77,15 +78,11 @@ class Dispatch:
             Owner by site name.
         about
             For ``status``: the requests to ask each owner about.
+        prepare
+            Given the request's id, once that is written down and before it is sent to anybody.
         """
         request = secrets.token_hex(16)
-        unsent: dict[str, PrivnbError] = {}
-        held: dict[str, tuple[str, ...]] = {}
-        for name, owner in sites.items() if action in ("run", "audit") else ():
-            try:
-                held[owner] = self.witness.held(owner)
-            except PrivnbError as problem:  # what is remembered of one site may be damaged
-                unsent[name] = problem
+        held, unsent = self._held(sites) if action in ("run", "audit") else ({}, {})
         record = Record(
             request=request,
             action=action,
@@ -96,6 +93,12 @@ class Dispatch:
             held=held or None,
         )
         self._store.add(record)
+        if prepare is not None:
+            try:
+                prepare(request)
+            except BaseException:  # nobody was asked, so nothing remains
+                self._store.forget(request)
+                raise
         for name, owner in sites.items():
             if name in unsent:
                 continue
@@ -126,6 +129,18 @@ class Dispatch:
         sent = self.take_up(record)
         sent.hear({})  # a site that was asked just now has nothing to tell
         return sent
+
+    def _held(
+        self, sites: Mapping[str, str]
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, PrivnbError]]:
+        """Return the checkpoints held of each owner's log, and the sites of which they are lost."""
+        held, lost = {}, {}
+        for name, owner in sites.items():
+            try:
+                held[owner] = self.witness.held(owner)
+            except PrivnbError as problem:  # what is remembered of one site may be damaged
+                lost[name] = problem
+        return held, lost
 
     def take_up(self, record: Record) -> Request:
         """Make a handle on a request that was sent, now or long ago."""

@@ -69,6 +69,7 @@ class Store:
 
     ``requests/ID/record.json`` is the request, ``requests/ID/OWNER.json`` what that owner's site
     replied, ``requests/ID/OWNER.verdict`` whether that was proved to be in the site's audit log,
+    ``requests/ID/run`` what `privnb.federated.history` keeps of a federated run,
     ``descriptions/OWNER.json`` the newest description of a site.
     """
 
@@ -163,6 +164,10 @@ class Store:
                 if verdict.event is not None and verdict.key == key:
                     found.add(verdict.event)
         return found
+
+    def run_folder(self, request: str) -> Path:
+        """Return where a federated run keeps its files; it may not be there."""
+        return self._requests / request / "run"
 
     def forget(self, request: str) -> None:
         """Remove a request that nobody will look for again."""

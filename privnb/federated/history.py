@@ -8,30 +8,32 @@ ended. Every write is atomic and durable; nothing is ever pickled.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import io
+import json
 import os
 import re
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from privnb import wire
+from privnb.dp.schema import TableSchema
 from privnb.durable import make_folder, replace_file
 from privnb.errors import BadMessage, StateError
 from privnb.federated.release import HistoryRow, Outcome
 from privnb.messages import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
 
 __all__ = ["Checkpoint", "RunFiles", "RunPlan"]
+
+T = TypeVar("T")
 
 _ATTEMPTS_AT_ONCE = 64
 """So many numbers are written off at a time: a disk need not be waited for in every round."""
@@ -45,8 +47,12 @@ class RunPlan:
 
     names: dict[str, str]
     """By verifier key, the name of the site."""
+    min_sites: int
+    """How many sites have to be in every round; the strictest of them says so."""
     deadline: float
     """Seconds that a round may take."""
+    schemas: tuple[TableSchema, ...] = ()
+    """Of totals and models: the table as one of the sites publishes it; the others agree."""
     strategy: str = ""
     """The name of a strategy, or of the class of an instance."""
     options: dict[str, str] | None = None
@@ -123,6 +129,43 @@ class RunFiles:
         self._attempt += 1
         return self._attempt
 
+    def note_joined(self, site: str) -> None:
+        """Write down that a site has joined: what it said to that is gone once it was heard."""
+        known = self.joined()
+        if site not in known:
+            self._write("joined.json", wire.canonical_json(sorted({*known, site})))
+
+    def joined(self) -> frozenset[str]:
+        """Return the names of the sites that are known to have joined."""
+        try:
+            return frozenset(map(str, json.loads((self.folder / "joined.json").read_bytes())))
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, ValueError, TypeError):
+            raise self._damaged("joined.json") from None
+
+    def note_opening(self, work: str, survivors: Collection[str]) -> None:
+        """Write down over which sites the sum of some work is being opened.
+
+        It must not be opened over others, and a kernel may end in the middle. Not handed to the
+        disk, as only a loss of power could take it away.
+        """
+        note = wire.canonical_json({"work": work, "survivors": sorted(survivors)})
+        part = self.folder / ".opening"
+        try:
+            part.write_bytes(note)
+            part.replace(self.folder / "opening.json")
+        except OSError as problem:
+            raise self._unusable("opening.json", problem) from None
+
+    def opening(self, work: str) -> frozenset[str]:
+        """Return over which sites the sum of some work was being opened; empty if over none."""
+        try:
+            note = json.loads((self.folder / "opening.json").read_bytes())
+            return frozenset(note["survivors"]) if note["work"] == work else frozenset()
+        except (OSError, ValueError, TypeError, KeyError):
+            return frozenset()
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint by that of a later round."""
         meta = _Meta(
@@ -136,7 +179,10 @@ class RunFiles:
         stored |= {f"s{i}": array for i, array in enumerate(checkpoint.state.values())}
         data = io.BytesIO()
         np.savez(
-            data, meta=np.frombuffer(wire.encode(meta), dtype=np.uint8), allow_pickle=False, **stored
+            data,
+            meta=np.frombuffer(wire.encode(meta), dtype=np.uint8),
+            allow_pickle=False,
+            **stored,
         )
         self._write("checkpoint.npz", data.getbuffer())
 
@@ -201,7 +247,7 @@ class RunFiles:
             return (self.folder / "checkpoint.npz").stat().st_mtime
         return 0.0
 
-    def _read(self, name: str, kind: type[Any]) -> Any:
+    def _read(self, name: str, kind: type[T]) -> T:
         try:
             return wire.decode(kind, (self.folder / name).read_bytes(), what=f"{name} of a run")
         except (OSError, BadMessage):

@@ -6,43 +6,71 @@ import asyncio
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
-from privnb.errors import ExchangeError, PrivnbError, ResultPending, StateError, error_from_code
+from privnb.errors import (
+    ExchangeError,
+    PrivnbError,
+    ResultPending,
+    RunStalled,
+    error_from_code,
+)
+from privnb.federated.asking import RunStopped
+from privnb.federated.progress import RoundProgress
+from privnb.federated.release import FederatedRelease
 from privnb.messages import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
     from privnb.computation import Computation
-    from privnb.federated.history import RunFiles
+    from privnb.federated.history import Checkpoint, RunFiles
     from privnb.federated.progress import Board, Progress
-    from privnb.federated.release import FederatedRelease
+    from privnb.federated.release import Outcome
     from privnb.messages import Reply, RequestState
     from privnb.request import Request
     from privnb.standing import SiteStatus, Standing
 
-__all__ = ["Drive", "FederatedRun"]
-
-Drive: TypeAlias = "Callable[[Board, threading.Event], None]"
-"""Brings a run from where its files say it is to its end, unless the event asks it to stop."""
+__all__ = ["Course", "FederatedRun", "restored"]
 
 _PAUSE = 0.05
 _FOLLOW_PAUSE = 0.5
 """Seconds between two looks at a run that another kernel drives."""
 _PROOF_SECONDS = 20.0
 """How long the proofs of the sites are waited for, once the sums are there."""
+_PATIENCE_SECONDS = 30.0
+"""How long is waited for the step at hand when a run is stopped."""
+
+
+class Course(Protocol):
+    """What a run does, from where its files say it is."""
+
+    def drive(self, board: Board, stop: threading.Event) -> None:
+        """Bring it to its end, and write down how it ended; raises `RunStopped` if asked to."""
+        ...
+
+    def give_up(self) -> None:
+        """Tell the sites that it is over."""
+        ...
+
+    def tidy(self) -> None:
+        """Remove what is left of its rounds, once every site has replied for good."""
+        ...
+
+    def forget(self) -> None:
+        """Remove all that is kept of it here, where nothing needs to be kept."""
+        ...
 
 
 class FederatedRun:
     """A handle on one federated run. It drives the run in a thread of its own.
 
-    The run lives on disk and at its sites: after a restart of the kernel
+    The run lives on disk and at its sites: after a restart of the kernel,
     ``session.request(id).result()`` goes on after the last finished round. Where another kernel
-    drives it already, this one watches.
+    drives it already, this one watches, and takes over if that ends.
 
     Parameters
     ----------
@@ -52,30 +80,22 @@ class FederatedRun:
         What is kept of the run here.
     board
         Where it is written down how far it is.
-    drive
+    course
         Brings it to its end.
-    forget
-        Called once the release is there, where nothing needs to be kept of the run.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        *,
-        files: RunFiles,
-        board: Board,
-        drive: Drive,
-        end: Callable[[], None],
-    ) -> None:
+    def __init__(self, request: Request, *, files: RunFiles, board: Board, course: Course) -> None:
         self._request = request
         self._files = files
         self._board = board
-        self._drive = drive
-        self._end = end
+        self._course = course
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._failure: PrivnbError | None = None
+        self._failure: BaseException | None = None
         self._starting = threading.Lock()
+        self._ended_at: float | None = None
+        self._release: FederatedRelease | None = None
+        self._recall()
 
     # What was asked
 
@@ -140,8 +160,8 @@ class FederatedRun:
 
     @property
     def done(self) -> bool:
-        """Whether it is over, well or not, and every site has replied or is not waited for."""
-        return self._files.outcome() is not None or self._request.done
+        """Whether it is over, well or not."""
+        return self.progress.state in ("finished", "failed", "cancelled")
 
     def poll(self) -> bool:
         """Take in what has arrived, and tell whether it is over. Does not wait."""
@@ -163,17 +183,33 @@ class FederatedRun:
     # Going on and stopping
 
     def start(self) -> None:
-        """Drive the run in a thread, if it is not over and nobody here does."""
-        raise NotImplementedError
+        """Drive the run in a thread of its own, if it is not over and none does."""
+        with self._starting:
+            if self.done or (self._thread is not None and self._thread.is_alive()):
+                return
+            self._failure = None
+            self._stop.clear()
+            name = f"privnb-run-{self.id[:8]}"
+            self._thread = threading.Thread(target=self._go, name=name, daemon=True)
+            self._thread.start()
 
     def stop(self, *, cancel: bool = False) -> None:
         """Stop driving the run from here, after the step at hand.
 
-        It can be taken up again with `start` or `result`, here or in another kernel, until the
-        sites lose patience. With ``cancel`` it is given up for good, and the sites are told so;
-        what they have charged stays charged.
+        It can be taken up again by `start` or `result`, here or in another kernel, until the sites
+        lose patience. With ``cancel`` it is given up for good, and the sites are told so; what
+        they have charged stays charged.
         """
-        raise NotImplementedError
+        self._stop.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_PATIENCE_SECONDS)
+        if cancel and not self.done:
+            self._files.fail(Problem(code="E_CANCELLED", message="The run was cancelled.", hint=""))
+            with contextlib.suppress(ExchangeError):  # the sites notice by themselves, in time
+                self._course.give_up()
+            self._request.cancel()
+            self._recall()
 
     def cancel(self) -> None:
         """Give the run up for good."""
@@ -181,6 +217,8 @@ class FederatedRun:
 
     def result(self, timeout: float | None = None) -> FederatedRelease:
         """Wait for the end of the run, and return what the sites gave together.
+
+        An interrupt ends the waiting only: the run goes on until `stop` is called.
 
         Parameters
         ----------
@@ -191,10 +229,27 @@ class FederatedRun:
         ------
         ResultPending
             The time is over. The run goes on: ask again later.
-        QueryRefused, RequestRefused, SiteFailure, BadMessage
-            What stopped it.
+        RunStalled
+            Too few sites are left. Asking again goes on from the last finished round.
+        QueryRefused, RequestRefused, SiteFailure, BadMessage, RoundLost
+            What ended it.
         """
-        raise NotImplementedError
+        end = None if timeout is None else time.monotonic() + timeout
+        self.start()
+        while not self._is_ready():
+            if end is not None and time.monotonic() >= end:
+                raise self._pending()
+            time.sleep(_PAUSE if end is None else min(_PAUSE, max(end - time.monotonic(), 0)))
+        return self._made()
+
+    def __await__(self) -> Generator[object, None, FederatedRelease]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> FederatedRelease:
+        self.start()
+        while not await asyncio.to_thread(self._is_ready):  # noqa: ASYNC110 - it is no event of a loop
+            await asyncio.sleep(_PAUSE)
+        return self._made()
 
     @property
     def value(self) -> object:
@@ -209,12 +264,171 @@ class FederatedRun:
     @property
     def history(self) -> DataFrame:
         """One row per round so far."""
-        raise NotImplementedError
+        from privnb.federated.frames import history_frame  # noqa: PLC0415 - pandas is slow to load
+
+        if self._release is not None:
+            return self._release.history
+        return history_frame(self._files.checkpoint().history)
 
     def plot(self) -> Figure:
         """Draw the release, once there is one; until then the curves so far."""
-        raise NotImplementedError
+        from privnb.federated.drawing import draw_curves  # noqa: PLC0415 - matplotlib is slow
+
+        if self.progress.state == "finished":
+            return self.result(timeout=_PROOF_SECONDS).plot()
+        now = self.progress
+        return draw_curves({name: now.curve(name) for name in now.metrics})
 
     def __repr__(self) -> str:
         now = self.progress
         return f"<FederatedRun {self.id[:8]} {now.state}, round {now.rounds_done} of {now.rounds}>"
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        """Show what came of it once it is there, until then how far it is."""
+        from privnb.federated.rendering import (  # noqa: PLC0415 - it reads runs
+            progress_html,
+            progress_text,
+        )
+
+        if self.progress.state == "finished":
+            with contextlib.suppress(PrivnbError):  # how far it is can be shown all the same
+                return self.result(timeout=_PROOF_SECONDS).bundle()
+        return {
+            "text/html": progress_html(self.progress, run=self.id),
+            "text/plain": progress_text(self.progress, run=self.id),
+        }
+
+    # The thread
+
+    def _go(self) -> None:
+        try:
+            while not self._recall():
+                with self._files.locked() as mine:
+                    if mine:
+                        if not self._recall():
+                            self._course.drive(self._board, self._stop)
+                            self._ended_at = time.monotonic()
+                            self._board.state("finished")
+                        return
+                self._watch()
+                if self._stop.wait(_FOLLOW_PAUSE):
+                    break
+        except RunStopped:
+            self._board.state("stopped")
+        except RunStalled as stalled:
+            self._failure = stalled
+            self._board.state("stopped")
+        except PrivnbError as problem:
+            self._failure = problem
+            self._board.state("failed" if self._files.failure() is not None else "stopped")
+        except Exception as problem:  # noqa: BLE001 - a strategy of the analyst's may raise anything
+            self._failure = problem
+            self._board.state("stopped")
+
+    def _watch(self) -> None:
+        """Show how far another kernel is with the run."""
+        with contextlib.suppress(PrivnbError):  # it is being written
+            self._restore(self._files.checkpoint())
+            self._board.state("running")
+
+    def _recall(self) -> bool:
+        """Show what was written down of the run; tell whether it is over."""
+        failure = self._files.failure()
+        if failure is not None:
+            self._failure = error_from_code(failure.code, failure.message, failure.hint)
+            self._board.state("cancelled" if failure.code == "E_CANCELLED" else "failed")
+            return True
+        if self._files.outcome() is None:
+            return False
+        if self.progress.state != "finished":
+            self._restore(self._files.checkpoint())
+            self._board.state("finished")
+        return True
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        rounds = restored(checkpoint, self.sites)
+        if rounds != self.progress.by_round:
+            self._board.restore(rounds, checkpoint.remarks)
+
+    # The release
+
+    def _is_ready(self) -> bool:
+        """Tell whether the run is over, and its proofs are there or waited for long enough."""
+        if self._thread is not None and self._thread.is_alive():
+            return False
+        if self.progress.state != "finished":
+            return True
+        with contextlib.suppress(ExchangeError):  # a storage that is gone may come back
+            if self._request.poll():
+                return True
+        since = self._ended_at
+        if since is None:  # it ended in another kernel, long ago perhaps: what is there is there
+            since = self._ended_at = time.monotonic() - _PROOF_SECONDS / 2
+        return time.monotonic() - since >= _PROOF_SECONDS
+
+    def _made(self) -> FederatedRelease:
+        if self._release is not None:
+            return self._release
+        outcome = self._files.outcome()
+        if outcome is None:
+            if self._failure is not None:
+                raise self._failure
+            raise self._pending()
+        made = self._put_together(outcome)
+        if self._request.done:
+            self._course.tidy()
+            self._release = made
+            if made.mock:
+                self._course.forget()
+        return made
+
+    def _put_together(self, outcome: Outcome) -> FederatedRelease:
+        parts, problems = self._request.parts()
+        checkpoint, plan = self._files.checkpoint(), self._files.plan()
+        return FederatedRelease(
+            request=self.id,
+            digest=self.digest,
+            outcome=outcome,
+            parts=parts,
+            problems={site: _unproved(site, problem) for site, problem in problems.items()},
+            final=checkpoint.arrays,
+            by_name=plan.by_name,
+        )
+
+    def _pending(self) -> ResultPending:
+        now = self.progress
+        if self._request.in_review and now.state == "joining":
+            waiting = [s for s in self.standings if s.in_review]
+            said = "; ".join(f"{s.site} is {s.state}: {s.deciders}".rstrip(": ") for s in waiting)
+        elif now.state == "joining":
+            undecided = [site for site, state in now.joined.items() if state != "joined"]
+            said = f"{', '.join(undecided) or 'The sites'} have not joined yet"
+        else:
+            said = f"Round {now.rounds_done} of {now.rounds} is done"
+        goes_on = "is stopped" if now.state == "stopped" else "goes on"
+        return ResultPending(
+            f"{said}; the run {goes_on}.", hint=f"Get it later with %privnb result {self.id[:8]}."
+        )
+
+
+def restored(checkpoint: Checkpoint, sites: Sequence[str]) -> tuple[RoundProgress, ...]:
+    """Tell how rounds went that were done in an earlier kernel, or are in another."""
+    return tuple(
+        RoundProgress(
+            number=row.round,
+            sites={site: "received" if site in row.summed else "dropped" for site in sites},
+            done=True,
+            seconds=row.seconds,
+            metrics=row.metrics,
+        )
+        for row in checkpoint.history
+    )
+
+
+def _unproved(site: str, problem: PrivnbError) -> PrivnbError:
+    if isinstance(problem, ResultPending):
+        return ResultPending(
+            f"{site} has not proved yet that it took part.",
+            hint="Its proof is shown once it has come: take the run up again later.",
+        )
+    return problem
