@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from privnb import audit, wire
 from privnb.audit import Proved, Unproved, VerifierKey
 from privnb.errors import BadMessage, PrivnbError, error_from_code
-from privnb.messages import Problem
+from privnb.federated.release import FederatedRelease, Outcome
+from privnb.messages import Participation, Problem
 from privnb.output import Output
 from privnb.release import RECORD_TYPE, Answer, PrivacyLabel, Receipt, Release, SiteRelease
 from privnb.unseen import clean
@@ -60,6 +61,8 @@ class NotebookRecord:
     """Sites that had released nothing when it was shown, with the reason. Nothing proves them."""
     name: str | None = None
     """The variable it was stored under, where one line says so in the place of a card."""
+    outcome: str | None = None
+    """The canonical JSON of a `privnb.federated.release.Outcome`: what sites gave together."""
 
 
 @wire.message
@@ -72,6 +75,7 @@ class Released:
     output: Output | None
     label: PrivacyLabel | None
     salt: str
+    part: Participation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,8 +265,11 @@ def _check_part(
 ) -> tuple[SiteRelease, Proved | None]:
     """Check what one site released; what its mock twin made up has no proof."""
     released = wire.decode(Released, part.released.encode(), what="What was released")
-    if released.label is None or (released.answer is None) == (released.output is None):
+    given = [released.answer, released.output, released.part]
+    if released.label is None or sum(each is not None for each in given) != 1:
         raise Unproved("Nothing was released.")
+    if (released.part is None) != (record.outcome is None):
+        raise Unproved("What is shown of all sites together is not of the kind that was released.")
     if (released.request, released.digest) != (record.request, record.digest):
         raise Unproved("It is an answer to another question.")
     made = SiteRelease(
@@ -270,6 +277,7 @@ def _check_part(
         owner=part.owner,
         answer=released.answer,
         output=released.output,
+        part=released.part,
         label=released.label,
         receipt=part.receipt,
         key=part.key,
@@ -320,15 +328,24 @@ def _check_look(
         findings.found_wrong(where, f"shown in a form that is not privnb's: {', '.join(others)}")
     if record.name is not None and not record.name.isidentifier():
         findings.found_wrong(where, "what it says it was stored under is no variable's name.")
-    release = Release(
-        request=record.request,
-        digest=record.digest,
-        parts=tuple(parts),
-        problems={
-            site: error_from_code(problem.code, problem.message, problem.hint)
-            for site, problem in (record.problems or {}).items()
-        },
-    )
+    problems = {
+        site: error_from_code(problem.code, problem.message, problem.hint)
+        for site, problem in (record.problems or {}).items()
+    }
+    outcome = _outcome(where, record, parts, findings)
+    release: Release | FederatedRelease
+    if outcome is None:
+        release = Release(
+            request=record.request, digest=record.digest, parts=tuple(parts), problems=problems
+        )
+    else:
+        release = FederatedRelease(
+            request=record.request,
+            digest=record.digest,
+            outcome=outcome,
+            parts=tuple(parts),
+            problems=problems,
+        )
     try:
         forms = release.bundle(name=record.name)
     except Exception:  # noqa: BLE001 - what a site released may be no table at all
@@ -341,6 +358,29 @@ def _check_look(
                 f"shown as this version of privnb would not show it ({mime}): it was changed, or "
                 "another version wrote it.",
             )
+
+
+def _outcome(
+    where: str, record: NotebookRecord, parts: Sequence[SiteRelease], findings: _Findings
+) -> Outcome | None:
+    """Read what sites gave together; that it is what came of their sums, nothing proves."""
+    if record.outcome is None:
+        return None
+    try:
+        outcome = wire.decode(Outcome, record.outcome.encode(), what="What the sites gave")
+    except (BadMessage, UnicodeEncodeError) as problem:
+        findings.found_wrong(where, _message(problem))
+        return None
+    findings.lines.append(
+        f"{where}: not proved: the numbers, which were put together from sums that no single site "
+        "knows; proved is who took part, and under which label."
+    )
+    strangers = [p.site for p in parts if p.key and outcome.names.get(p.key) != p.site]
+    if strangers:
+        findings.found_wrong(where, f"{strangers[0]} proves its part in another run.")
+    if outcome.mock != any(part.label.mock for part in parts):
+        findings.found_wrong(where, "it is shown as of the data and of mock twins at once.")
+    return outcome
 
 
 # The logs behind the receipts

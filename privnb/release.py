@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from privnb.messages import Participation
     from privnb.output import Output
 
 __all__ = [
@@ -150,12 +151,14 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteRelease:
-    """What one site released, with its label: a noisy answer, or an exact approved output."""
+    """What one site released, with its label: a noisy answer, an approved output, or its part."""
 
     site: str
     label: PrivacyLabel
     answer: Answer | None = None
     output: Output | None = None
+    part: Participation | None = None
+    """How it took part in a federated run, of which `privnb.federated.release` shows the whole."""
     owner: str = ""
     """Whose the site is; empty for what no session made."""
     receipt: Receipt | None = None

@@ -24,19 +24,26 @@ __all__ = [
     "CELL",
     "FULL_TABLE",
     "KEY",
+    "MOCK",
+    "MOCK_BANNER",
     "MOST_COLUMNS",
     "MOST_ROWS",
     "NUMBER",
     "QUIET_BANNER",
     "aggregate_text",
+    "answer_text",
     "banner",
     "block_heading",
     "first_lines",
     "heading",
+    "label_html",
+    "label_lines",
     "label_text",
     "left_out",
+    "lines_by_heading_text",
     "lines_html",
     "lines_text",
+    "noisy_table",
     "problems_html",
     "release_html",
     "release_text",
@@ -51,10 +58,10 @@ FULL_TABLE = (
     "border-collapse:collapse;margin:0;width:100%;font-size:13px;border:none;"
     "font-variant-numeric:tabular-nums;table-layout:auto"
 )
-_MOCK_BANNER = "background:rgba(240,173,0,.18);border-bottom:2px dashed rgba(240,173,0,.9)"
+MOCK_BANNER = "background:rgba(240,173,0,.18);border-bottom:2px dashed rgba(240,173,0,.9)"
 _HANGING = "padding-left:1em;text-indent:-1em"
 QUIET_BANNER = f"background:{TINT};border-bottom:1px solid {LINE}"
-_MOCK = "MOCK: synthetic rows of the mock twin. Nothing real was read, nothing was spent."
+MOCK = "MOCK: synthetic rows of the mock twin. Nothing real was read, nothing was spent."
 
 MOST_ROWS, MOST_COLUMNS = 200, 40
 """What is drawn of a table; ``.df`` has all of it."""
@@ -128,13 +135,14 @@ def release_html(release: Release) -> str:
     caption = _title(release)
     tables = [output_html(part, title=_title(release, part)) for part in outputs]
     if not outputs:
-        tables = [_noisy_table(release, caption)]
+        noisy = [(part.site, part.answer) for part in release.parts if part.answer is not None]
+        tables = [noisy_table(noisy, caption)]
     return tag(
         "section",
-        banner(_MOCK, _MOCK_BANNER) if release.mock else "",
+        banner(MOCK, MOCK_BANNER) if release.mock else "",
         *tables,
         *problems_html(release.problems),
-        _label_html(release),
+        label_html(label_lines(release)),
         class_="pn-release",
         aria_label=caption,
         style=CARD,
@@ -149,8 +157,8 @@ def _title(release: Release, part: SiteRelease | None = None) -> str:
     return f"{'Mock' if release.mock else 'Approved'} output from {where}"
 
 
-def _noisy_table(release: Release, title: str) -> Html:
-    noisy = [(part, part.answer) for part in release.parts if part.answer is not None]
+def noisy_table(noisy: Sequence[tuple[str, Answer]], title: str) -> Html:
+    """Draw noisy answers, each under the name of whom it is from."""
     named = dict.fromkeys(c.name for _, answer in noisy for c in answer.columns)
     columns = list(named)[:MOST_COLUMNS]
     aggregates = {c.name for _, answer in noisy for c in answer.columns if c.role == "aggregate"}
@@ -170,7 +178,7 @@ def _noisy_table(release: Release, title: str) -> Html:
         "table",
         heading(title, " · ± is half of a 95 % interval"),
         tag("thead", head, style=f"border-bottom:1px solid {LINE}"),
-        *(_site_block(part.site, answer, len(columns)) for part, answer in noisy),
+        *(_site_block(site, answer, len(columns)) for site, answer in noisy),
         style=FULL_TABLE,
     )
 
@@ -256,7 +264,8 @@ def problems_html(problems: Mapping[str, PrivnbError]) -> list[Html]:
     ]
 
 
-def _label_html(release: Release) -> Html:
+def label_html(lines_by_heading: Sequence[tuple[str, Sequence[str]]]) -> Html:
+    """Draw a privacy label: lines of text, each under a heading of its own."""
     rows = [
         tag(
             "tr",
@@ -273,7 +282,7 @@ def _label_html(release: Release) -> Html:
             ),
             style="background:transparent",
         )
-        for heading, lines in _label_lines(release)
+        for heading, lines in lines_by_heading
     ]
     label = tag(
         "table",
@@ -284,8 +293,8 @@ def _label_html(release: Release) -> Html:
     return tag("div", label, style=f"border-top:1px solid {LINE};padding-bottom:6px")
 
 
-def _label_lines(release: Release) -> list[tuple[str, list[str]]]:
-    """Each line of the label once; where not all sites say it, with the names of those that do."""
+def label_lines(release: Release) -> list[tuple[str, list[str]]]:
+    """List the lines of the labels by heading; where not all sites say one, with their names."""
     labels = release.labels
     prices: dict[str, tuple[str, ...]] = {
         site: (f"epsilon {x.epsilon}, delta {x.delta}",) if x.route == "noise" else ()
@@ -340,7 +349,11 @@ def _agreed(by_site: Mapping[str, tuple[str, ...]]) -> list[str]:
 
 def label_text(release: Release) -> str:
     """Write the privacy label of a release as lines of text."""
-    listed = _label_lines(release)
+    return lines_by_heading_text(label_lines(release))
+
+
+def lines_by_heading_text(listed: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Write lines of text, each under a heading of its own."""
     return "\n".join(
         f"{heading if number == 0 else '':<18}{clean(line)}"
         for heading, lines in listed
@@ -352,18 +365,19 @@ def release_text(release: Release) -> str:
     """Write a release as plain text: a table per site, then the privacy label."""
     from privnb.output_rendering import output_text  # noqa: PLC0415 - it uses what is here
 
-    blocks = [_MOCK] if release.mock else []
+    blocks = [MOCK] if release.mock else []
     for part in release.parts:
         if part.output is not None:
             blocks.append(f"{clean(_title(release, part))}\n{output_text(part.output)}")
         if part.answer is not None:
-            blocks.append(f"{clean(part.site)}\n{_answer_text(part.answer)}")
+            blocks.append(f"{clean(part.site)}\n{answer_text(part.answer)}")
     blocks += [clean(f"Nothing from {site}: {p}") for site, p in release.problems.items()]
     blocks.append("Privacy label\n" + label_text(release))
     return "\n\n".join(blocks)
 
 
-def _answer_text(answer: Answer) -> str:
+def answer_text(answer: Answer) -> str:
+    """Write a noisy answer as plain text."""
     rows = [
         [
             scalar_text(value)

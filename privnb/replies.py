@@ -9,6 +9,7 @@ from privnb.errors import BadMessage, PrivnbError, RequestRefused, error_from_co
 from privnb.unseen import brief
 
 if TYPE_CHECKING:
+    from privnb.computation import Federation
     from privnb.messages import Reply
     from privnb.release import Answer, PrivacyLabel
     from privnb.store import Record
@@ -21,7 +22,7 @@ _CODE = re.compile(r"E_[A-Z_]{1,40}")
 _OURS = frozenset({"E_AUDIT", "E_CANCELLED", "E_KEY_CHANGED", "E_PENDING", "E_STATE"})
 """What only this side can find out: a site that says it would speak in the analyst's name."""
 _LARGEST_INTEGER = 2**63
-_ROUTES = {"sql": "noise", "python": "approval"}
+_ROUTES = {"sql": "noise", "python": "approval", "model": "noise"}
 
 
 def believed(reply: Reply, *, site: str, record: Record) -> Reply | PrivnbError:
@@ -45,7 +46,28 @@ def believed(reply: Reply, *, site: str, record: Record) -> Reply | PrivnbError:
 
 
 def _what_is_wrong(reply: Reply, *, site: str, record: Record) -> str | None:
+    federation = record.computation.federation if record.computation else None
+    if federation is None:
+        wrong = _what_is_wrong_alone(reply, site=site, record=record)
+    else:
+        wrong = _what_is_wrong_together(reply, federation, site=site)
+    if wrong is None and reply.label is not None:
+        return _what_the_label_belies(reply.label, site=site, record=record)
+    return wrong
+
+
+def _what_is_wrong_together(reply: Reply, federation: Federation, *, site: str) -> str | None:
+    if reply.answer is not None or reply.output is not None:
+        return f"{site} sent what is its own where only sums were asked for."
+    if reply.part is not None and not set(reply.part.sites) <= set(federation.sites):
+        return f"{site} says that it shared sums with sites that were not asked."
+    return None
+
+
+def _what_is_wrong_alone(reply: Reply, *, site: str, record: Record) -> str | None:
     kind = record.computation.kind if record.computation else None
+    if reply.part is not None:
+        return f"{site} says that it took part in a run that was not asked for."
     if reply.answer is not None:
         if kind != "sql":
             return f"{site} sent a noisy table where none was asked."
@@ -58,8 +80,6 @@ def _what_is_wrong(reply: Reply, *, site: str, record: Record) -> str | None:
             reply.output.value()
         except BadMessage as problem:
             return f"The output of {site} is not well formed: {problem.message}"
-    if reply.label is not None:
-        return _what_the_label_belies(reply.label, site=site, record=record)
     return None
 
 

@@ -172,11 +172,11 @@ class Request:
     def look(self, *, seconds: float = _LOOK_SECONDS) -> tuple[Standing, ...]:
         """Ask the sites how far they are, and wait some seconds at most for what they say.
 
-        SQL is answered or refused at once, so only sites that work on Python are asked. What is
-        known here is returned in any case.
+        SQL is answered or refused at once, so sites are only asked of Python, and of what several
+        of them compute together. What is known here is returned in any case.
         """
         with contextlib.suppress(ExchangeError):  # what is known here is told all the same
-            if not self.poll() and self.computation and self.computation.kind == "python":
+            if not self.poll() and self.computation and self.computation.takes_time:
                 self.hear(self._way.states([self], seconds=seconds))
                 self.poll()
         return self.standings
@@ -307,7 +307,8 @@ class Request:
     def _status(self, site: str) -> SiteStatus:
         return status_of(self._replies.get(site))
 
-    def _release(self) -> Release:
+    def parts(self) -> tuple[tuple[SiteRelease, ...], Mapping[str, PrivnbError]]:
+        """Return what sites have released so far, and why others have not, by name."""
         parts: list[SiteRelease] = []
         problems: dict[str, PrivnbError] = {}
         for site, owner in self._record.sites.items():
@@ -323,6 +324,7 @@ class Request:
                     owner=owner,
                     answer=reply.answer,
                     output=reply.output,
+                    part=reply.part,
                     label=reply.label,
                     salt=reply.salt,
                     receipt=receipt,
@@ -330,9 +332,13 @@ class Request:
                     linked=receipt is None or self._way.links(owner, receipt),
                 )
                 parts.append(part)
+        return tuple(parts), problems
+
+    def _release(self) -> Release:
+        parts, problems = self.parts()
         if not parts:
             raise next(iter(problems.values()))
-        return Release(request=self.id, digest=self.digest, parts=tuple(parts), problems=problems)
+        return Release(request=self.id, digest=self.digest, parts=parts, problems=problems)
 
     def _pending(self) -> ResultPending:
         waiting = [s for s in self.standings if self._status(s.site) == "waiting"]
@@ -346,4 +352,4 @@ class Request:
 
 
 def _releases(reply: Reply) -> bool:
-    return reply.answer is not None or reply.output is not None
+    return any(what is not None for what in (reply.answer, reply.output, reply.part))

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from privnb.output import Output
     from privnb.release import Answer, SiteRelease
 
-__all__ = ["part_frame"]
+__all__ = ["answer_frame", "part_frame"]
 
 
 def part_frame(part: SiteRelease) -> pd.DataFrame:
     """Make the table of what one site released; see `Release.df`."""
     if part.answer is not None:
-        return _answer_frame(part.answer)
+        return answer_frame(part.answer)
     if part.output is None or part.output.kind == "figure":
         raise PrivnbError(
             f"{part.site} released a figure, which has no table.",
@@ -29,7 +29,8 @@ def part_frame(part: SiteRelease) -> pd.DataFrame:
     return _output_frame(part.output)
 
 
-def _answer_frame(answer: Answer) -> pd.DataFrame:
+def answer_frame(answer: Answer) -> pd.DataFrame:
+    """Make the table of a noisy answer: after each aggregate comes its ``± `` column."""
     columns: dict[str, object] = {}
     for position, column in enumerate(answer.columns):
         columns[column.name] = [row[position] for row in answer.rows]

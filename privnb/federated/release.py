@@ -43,6 +43,8 @@ class HistoryRow:
     """Names of the sites whose parts are in the sum."""
     seconds: float
     metrics: dict[str, float]
+    weight: float | None = None
+    """What the parts were weighted by, added up: how many examples, say."""
 
 
 @wire.message
@@ -136,14 +138,14 @@ class FederatedRelease:
         )
 
         answer = self.outcome.answer
-        return history_frame(self.outcome) if answer is None else answer_frame(answer)
+        return history_frame(self.outcome.history) if answer is None else answer_frame(answer)
 
     @cached_property
     def history(self) -> DataFrame:
         """One row per round: its number, how many sites are in the sum, seconds, every metric."""
         from privnb.federated.frames import history_frame  # noqa: PLC0415 - pandas is slow to load
 
-        return history_frame(self.outcome)
+        return history_frame(self.outcome.history)
 
     def plot(self) -> Figure:
         """Draw the totals or coefficients with their error bars; of a training, its curves.
@@ -229,15 +231,16 @@ class FederatedRelease:
         return forms if record is None else {**forms, RECORD_TYPE: record}
 
     def _released(self, part: SiteRelease) -> str:
-        said = {
+        said: dict[str, object] = {
             "request": self.request,
             "digest": self.digest,
             "answer": None,
             "output": None,
             "label": dataclasses.asdict(part.label),
             "salt": part.salt,
-            "part": part.part and dataclasses.asdict(part.part),
         }
+        if part.part is not None:
+            said["part"] = dataclasses.asdict(part.part)
         return wire.canonical_json(said).decode()
 
     def __str__(self) -> str:
