@@ -86,6 +86,11 @@ class Computation:
             message = f"The cell is longer than {MAX_SOURCE_BYTES} bytes."
             raise QueryRefused(message, hint="Ask a shorter question.", code="E_UNSUPPORTED")
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether a site may be at it for long, or wait for a person: then it can be asked."""
+        return self.kind == "python" or self.federation is not None
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical form, 64 hexadecimal digits.

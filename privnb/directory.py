@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from privnb.errors import AuditBroken, NotAPeer, PrivnbError, StateError, UnknownName
+from privnb.errors import (
+    AuditBroken,
+    NotAPeer,
+    PrivnbError,
+    ResultPending,
+    StateError,
+    UnknownName,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +23,8 @@ if TYPE_CHECKING:
     from privnb.store import Store
 
 __all__ = ["Directory"]
+
+T = TypeVar("T")
 
 
 class Directory:
@@ -125,6 +134,34 @@ class Directory:
         for name, description in known.items():
             require(name, description)
         return known
+
+    def agreeing(
+        self,
+        sites: Mapping[str, SiteCard],
+        require: Callable[[Mapping[str, SiteDescription]], T],
+    ) -> T:
+        """Return what a requirement on all sites at once makes of what they say, or what it raises.
+
+        Sites are asked again as in `offering`; each has to have said something once.
+
+        Raises
+        ------
+        ResultPending
+            A site has never said anything about itself.
+        """
+        known = self.recalled(sites)
+        if len(known) == len(sites):
+            with contextlib.suppress(PrivnbError):
+                return require(known)
+        self.describe()
+        known = self.recalled(sites)
+        silent = [name for name in sites if name not in known]
+        if silent:
+            raise ResultPending(
+                f"{', '.join(silent)} has not said yet what it offers.",
+                hint="Its agent may be down. Try again, or leave it out.",
+            )
+        return require(known)
 
     def describe(self) -> Mapping[str, SiteDescription]:
         """Ask every site that accepted us about itself; one that is silent, as it last was."""

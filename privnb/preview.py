@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from privnb.computation import Computation
+    from privnb.computation import Computation, Federation
     from privnb.messages import PythonOffer, SiteDescription
 
 __all__ = ["Preview"]
@@ -29,6 +29,16 @@ class Preview:
         offer = self.sites[site].python
         if offer is None:
             return (("Who decides", "nobody: this site takes no Python cells"),)
+        federation, together = self.computation.federation, self.sites[site].federated
+        if federation is not None and together is not None:
+            return (
+                ("Who decides", together.training),
+                ("Consent", self._consent(site)),
+                ("Seen", self._sums(federation)),
+                ("Rounds", f"at most {federation.rounds}; each step at most {offer.seconds} s"),
+                ("Packages", ", ".join(offer.packages)),
+                ("Sandbox", offer.sandbox),
+            )
         return (
             ("Who decides", self._decides(site, offer)),
             ("Consent", self._consent(site)),
@@ -56,6 +66,12 @@ class Preview:
             ):
                 return template.name
         return None
+
+    @staticmethod
+    def _sums(federation: Federation) -> str:
+        few, many = federation.threshold, len(federation.sites)
+        harmless = f", even if {federation.colluding} collude" if federation.colluding else ""
+        return f"exact sums over at least {few} of {many} sites{harmless}; no part of one"
 
     def _decides(self, site: str, offer: PythonOffer) -> str:
         name = self.template(site)

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "access_ask",
+    "checked_parameters",
     "python_computation",
     "require_purpose",
     "require_python",
+    "require_table",
     "sql_computation",
 ]
 
@@ -45,7 +47,7 @@ def sql_computation(
     return Computation(
         kind="sql",
         source=sql,
-        parameters=_checked_parameters(params),
+        parameters=checked_parameters(params),
         purpose=purpose,
         epsilon=str(parse_epsilon(epsilon)),
     )
@@ -60,7 +62,7 @@ def python_computation(
     params: Parameters | None,
 ) -> Computation:
     """Make a question in Python; raises `QueryRefused`."""
-    parameters = _checked_parameters(params)
+    parameters = checked_parameters(params)
     require_runnable(source, tables=tables, parameters=parameters or {}, output=output)
     return Computation(
         kind="python",
@@ -94,17 +96,18 @@ def require_python(site: str, description: SiteDescription, tables: Sequence[str
             hint="Ask in SQL, or ask its owner for a [python] section in site.toml.",
         )
     for table in tables:
-        _table(site, description, table)
+        require_table(site, description, table)
 
 
 def require_purpose(site: str, description: SiteDescription, access: AccessAsk) -> None:
     """Make sure that a site has the table and allows the purpose, as far as it says."""
-    allowed = _table(site, description, access.table).purposes
+    allowed = require_table(site, description, access.table).purposes
     if access.purpose not in allowed:
         raise UnknownName.among("purpose", access.purpose, allowed, code="E_PURPOSE")
 
 
-def _table(site: str, description: SiteDescription, name: str) -> TableSchema:
+def require_table(site: str, description: SiteDescription, name: str) -> TableSchema:
+    """Find a table of a site, as far as it says, or raise `UnknownName`."""
     for table in description.tables:
         if table.name == name:
             return table
@@ -127,7 +130,7 @@ def _hoped_for(epsilon: float | str | Decimal) -> Decimal:
     return hoped
 
 
-def _checked_parameters(params: Parameters | None) -> Parameters | None:
+def checked_parameters(params: Parameters | None) -> Parameters | None:
     """Take JSON scalars and flat lists of them, and say which parameter is something else."""
     checked: Parameters = {}
     for name, value in (params or {}).items():

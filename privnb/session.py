@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from privnb import wire
 from privnb.directory import Directory
@@ -29,6 +29,7 @@ from privnb.questions import (
 )
 from privnb.release import Estimates, Release
 from privnb.replies import DISTRUST
+from privnb.session_together import AsksTogether
 from privnb.store import Store
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from privnb.computation import Computation, Parameters
     from privnb.datasite.ports import AnalystPort, SiteCard
+    from privnb.federated.runs import FederatedRun
     from privnb.messages import Budget, ConsentEntry, SiteDescription, TemplateOffer
     from privnb.request import Request
     from privnb.standing import Standing
@@ -90,7 +92,7 @@ def default_home(email: str, exchange: str) -> Path:
     return Path(root) / f"{readable}-{wire.sha256_hex(wire.canonical_json([email, place]))[:12]}"
 
 
-class Session:
+class Session(AsksTogether):
     """One analyst on one exchange. Made by `connect`.
 
     A session holds no secret state: several kernels of the same analyst may have one each.
@@ -467,7 +469,7 @@ class Session:
             ):  # what is known here is told all the same
                 if request.poll() or request.computation is None:
                     continue
-            if request.computation is not None and request.computation.kind == "python":
+            if request.computation is not None and request.computation.takes_time:
                 waiting.append(request)
         with contextlib.suppress(ExchangeError):
             states = self._dispatch.states(waiting, seconds=QUICK_SECONDS)
@@ -493,9 +495,20 @@ class Session:
         trails = self._dispatch.trails(accepted) if accepted else {}
         return audit_frame(trails)
 
-    def request(self, request: str) -> Request:
-        """Take up a request again by its id, or the beginning of it."""
-        return self._dispatch.take_up(self._store.record(request))
+    def request(self, request: str, *, strategy: Any = None) -> Request | FederatedRun:
+        """Take up a request again by its id, or the beginning of it.
+
+        A federated run goes on, after its last finished round, once its ``result()`` is asked for.
+
+        Parameters
+        ----------
+        strategy
+            For a training whose strategy was an object of an earlier kernel: one like it.
+        """
+        record = self._store.record(request)
+        if record.computation is not None and record.computation.federation is not None:
+            return self._opening.take_up(record, strategy=strategy)
+        return self._dispatch.take_up(record)
 
     def _require_a_purpose(self, purpose: str, chosen: Mapping[str, SiteCard]) -> None:
         if not purpose:
