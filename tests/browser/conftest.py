@@ -1,7 +1,12 @@
-"""A real JupyterLab on loopback, and a real Chromium that looks at it."""
+"""A real JupyterLab on loopback, and a real Chromium that looks at it.
+
+Loading JupyterLab takes longer than all that a test does in it, so tests share a page: each has
+notebooks of its own in it, which are closed with their kernels when the test ends.
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -14,6 +19,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from playwright import sync_api
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 FLAGS = [
@@ -29,33 +35,148 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-FAKES = Path(__file__).parent.parent / "magics"
-KERNEL_READY = """() => {
-  const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
-  return kernel?.connectionStatus === "connected" && kernel?.status === "idle";
+TESTS = Path(__file__).parent.parent
+LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
+WIDTHS = (1180, 700)
+SHARPNESS = 2 if "PRIVNB_SCREENSHOTS" in os.environ else 1  # where nobody looks at the pictures
+PATIENCE = 120_000  # milliseconds: a machine may be very busy
+THEME = """async (theme) => {
+  if (document.body.dataset.jpThemeName === theme) return;
+  await window.jupyterapp.commands.execute("apputils:change-theme", { theme });
 }"""
+THEMED = "theme => document.body.dataset.jpThemeName === theme"
+OPEN = """async (path) => {
+  const panel = await window.jupyterapp.commands.execute("docmanager:open", { path });
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+}"""
+CLOSE = """async (path) => {
+  const panels = [...window.jupyterapp.shell.widgets("main")];
+  const panel = panels.find((each) => each.context?.path === path);
+  if (!panel) return;
+  await panel.sessionContext.shutdown();
+  panel.dispose();
+}"""
+READY = """(path) => {
+  const panel = window.jupyterapp.shell.currentWidget;
+  const kernel = panel?.sessionContext?.session?.kernel;
+  return panel?.context?.path === path && kernel?.connectionStatus === "connected"
+    && kernel.status === "idle" && panel.node.querySelector(".jp-Cell") !== null;
+}"""
+RUN = """async ([code, expression]) => {
+  const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+  const user_expressions = { value: expression };
+  const { content } = await kernel.requestExecute({ code, user_expressions }).done;
+  if (content.status !== "ok") throw new Error(`${content.ename}: ${content.evalue}`);
+  const { value } = content.user_expressions;
+  if (value.status !== "ok") throw new Error(`${value.ename}: ${value.evalue}`);
+  return value.data["text/plain"];
+}"""
+FITS = """(width) => {
+  const { right } = window.jupyterapp.shell.currentWidget.node.getBoundingClientRect();
+  return window.innerWidth === width && right <= width && right > width - 100;
+}"""
+sync_api.expect.set_options(timeout=PATIENCE)
 CONNECTED = f"""\
 import sys, tempfile
-sys.path.insert(0, {str(FAKES)!r})
+sys.path.insert(0, {str(TESTS / "magics")!r})
 from fake_exchange import open_exchange
 session, datasite = open_exchange(tempfile.mkdtemp())
 %load_ext privnb
 get_ipython().magics_manager.registry["SecureMagics"].connect = lambda **_: session
 %privnb connect --email ana@uni.example --exchange shared"""
+SHOWN = f"""\
+import sys
+sys.path.insert(0, {str(TESTS / "widgets")!r})
+from fake_desk import *
+{{code}}
+widget"""
+
+
+class Notebook:
+    """One notebook that is open in a page, and its kernel."""
+
+    def __init__(self, page, file):
+        self.page = page
+        self.file = file
+        page.evaluate(OPEN, file.name)
+        page.wait_for_function(READY, arg=file.name)
+
+    def card(self, kind):
+        """Return what shows a widget of that kind; it may not be drawn yet."""
+        return self.page.locator(f".jp-OutputArea .pn-{kind}")
+
+    @property
+    def cells(self):
+        return self.page.locator(".jp-Notebook .jp-Cell")
+
+    @property
+    def keyboard(self):
+        return self.page.keyboard
+
+    def focused(self, what):
+        """Return a property of the element that has the focus."""
+        return self.page.evaluate(f"document.activeElement.{what}")
+
+    def run_all(self):
+        """Run all cells as the menu does, up to the first that fails; return when they have run."""
+        self.command("notebook:run-all-cells")
+
+    def run(self, code, expression="None"):
+        """Run code in the kernel, as another cell would; return what an expression is after it."""
+        return ast.literal_eval(self.page.evaluate(RUN, [code, expression]))
+
+    def value(self, expression):
+        """Return the value of an expression in the kernel, which has heard all that was clicked."""
+        return self.run("", expression)
+
+    def resize(self, width, height):
+        """Make the page that large; return when JupyterLab has followed."""
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.wait_for_function(FITS, arg=width)
+
+    def look(self, card, picture):
+        """Take pictures of a wide and of a narrow notebook, neither of which needs scrolling."""
+        for width in WIDTHS:
+            self.photograph(card, picture.with_name(f"{picture.name}-{width}.png"), width=width)
+            assert card.evaluate("e => e.scrollWidth <= e.clientWidth")
+
+    def photograph(self, card, picture, *, width=WIDTHS[0]):
+        """Take a picture of it in a page so high that all is seen; what moves is at its end."""
+        self.resize(width, 3000)
+        card.screenshot(path=picture, animations="disabled")
+
+    def save(self):
+        """Save the notebook; return when its file is written."""
+        self.command("docmanager:save")
+
+    def clear(self):
+        """Clear all outputs."""
+        self.command("notebook:clear-all-cell-outputs")
+
+    def close(self):
+        """Close the notebook unsaved, and end its kernel."""
+        self.page.evaluate(CLOSE, self.file.name)
+
+    def command(self, name):
+        self.page.evaluate("name => window.jupyterapp.commands.execute(name)", name)
 
 
 class Lab:
-    """JupyterLab with its own settings and notebooks, and a page in a browser."""
+    """JupyterLab with its own settings and notebooks, and the pages that show it in a browser."""
 
-    def __init__(self, folder, browser):
-        self.folder = folder
-        self.browser = browser
-        self.token = secrets.token_hex(16)
+    def __init__(self, folder):
         self.notebooks = folder / "notebooks"
         self.notebooks.mkdir()
-        self.settings = folder / "settings"
+        self.browser = None
+        self._folder = folder
+        self._token = secrets.token_hex(16)
+        self._page = None
+        self._other_pages = []
+        self._open = []
+        self._written = 0
         for name, values in SETTINGS.items():
-            self.configure(name, values)
+            self._configure(name, values)
         places = {
             "JUPYTER_RUNTIME_DIR": "runtime",
             "JUPYTER_CONFIG_DIR": "config",
@@ -64,89 +185,165 @@ class Lab:
             "IPYTHONDIR": "ipython",
         }
         environment = os.environ | {name: str(folder / place) for name, place in places.items()}
-        self.log = (folder / "log").open("wb")
-        self.server = subprocess.Popen(
+        self._log = (folder / "log").open("wb")
+        self._server = subprocess.Popen(
             [
                 *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
                 *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"),
-                f"--IdentityProvider.token={self.token}",
+                f"--IdentityProvider.token={self._token}",
                 f"--ServerApp.root_dir={self.notebooks}",
                 "--LabApp.expose_app_in_browser=True",
             ],
             env=environment,
-            stdout=self.log,
-            stderr=self.log,
+            stdout=self._log,
+            stderr=self._log,
         )
-        self.url = self._wait_for_url()
+        self._url = self._wait_for_url()
 
-    def configure(self, name, values):
-        file = self.settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values))
-
-    def write(self, name, cells):
-        """Write a notebook of code cells."""
+    def open(self, cells, *, theme=LIGHT):
+        """Open a new notebook of these code cells."""
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
         book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-        nbformat.write(book, self.notebooks / name)
+        self._written += 1
+        file = self.notebooks / f"{self._written}.ipynb"
+        nbformat.write(book, file)
+        if self._page is None:
+            self._page = self._new_page()
+        return self._opened(self._page, file, theme)
 
-    def open(self, name, *, theme="JupyterLab Light", width=1180):
-        """Open a notebook in a page of its own."""
-        self.configure("apputils-extension/themes", {"theme": theme})
-        scheme = "dark" if "Dark" in theme else "light"
-        context = self.browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, device_scale_factor=2
-        )
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.goto(f"{self.url}lab/tree/{name}?token={self.token}&reset")
-        page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
-        page.wait_for_function(KERNEL_READY)
-        return page
+    def run(self, cells, *, theme=LIGHT):
+        """Open a new notebook of these code cells, and run them."""
+        notebook = self.open(cells, theme=theme)
+        notebook.run_all()
+        return notebook
 
-    def run_all(self, page):
-        """Run all cells as the menu does, up to the first that fails."""
-        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    def show(self, code, kind, *, theme=LIGHT):
+        """Open a notebook in which code made a ``widget``; return it, and where the widget is."""
+        notebook = self.run([SHOWN.format(code=code)], theme=theme)
+        card = notebook.card(kind)
+        card.locator(".pn-status").wait_for(state="attached")
+        return notebook, card
 
-    def save(self, page):
-        page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    def open_afresh(self, file):
+        """Open a file in a page that knows nothing of what was done before."""
+        self._other_pages.append(self._new_page())
+        return self._opened(self._other_pages[-1], file, LIGHT)
+
+    @contextlib.contextmanager
+    def settings(self, name, values):
+        """Load the next page with these settings of a plugin; later ones are without them."""
+        self.close_pages()
+        file = self._configure(name, values)
+        try:
+            yield
+        finally:
+            file.unlink()
+            self.close_pages()
+
+    def close_notebooks(self):
+        """Close what a test has opened, but not the page that is there for the next."""
+        while self._open:
+            self._open.pop().close()
+        while self._other_pages:
+            self._other_pages.pop().context.close()
+
+    def close_pages(self):
+        """Close all; the next notebook gets a page that is loaded anew."""
+        with contextlib.suppress(sync_api.Error):  # a page may not answer any more
+            self.close_notebooks()
+        self._open.clear()
+        if self._page is not None:
+            self._page.context.close()
+            self._page = None
 
     def close(self):
-        self.server.terminate()
+        self._server.terminate()
         try:
-            self.server.wait(60)
+            self._server.wait(60)
         except subprocess.TimeoutExpired:  # it waits for kernels, which a busy machine delays
-            self.server.kill()
-            self.server.wait()
+            self._server.kill()
+            self._server.wait()
         finally:
-            self.log.close()
+            self._log.close()
+
+    def _new_page(self):
+        context = self.browser.new_context(device_scale_factor=SHARPNESS)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{self._url}lab?token={self._token}&reset")
+        page.wait_for_function("window.jupyterapp !== undefined")
+        page.evaluate("window.jupyterapp.restored")
+        return page
+
+    def _opened(self, page, file, theme):
+        page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        page.emulate_media(color_scheme="light" if theme == LIGHT else "dark")
+        page.evaluate(THEME, theme)
+        page.wait_for_function(THEMED, arg=theme)
+        self._open.append(Notebook(page, file))
+        return self._open[-1]
+
+    def _configure(self, name, values):
+        file = self._folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+        return file
 
     def _wait_for_url(self):
-        end = time.monotonic() + 60
-        while time.monotonic() < end and self.server.poll() is None:
-            for info in (self.folder / "runtime").glob("jpserver-*.json"):
+        end = time.monotonic() + PATIENCE / 1000
+        while time.monotonic() < end and self._server.poll() is None:
+            for info in (self._folder / "runtime").glob("jpserver-*.json"):
                 with contextlib.suppress(ValueError):  # it is being written just now
                     return json.loads(info.read_text())["url"]
             time.sleep(0.1)
-        raise RuntimeError((self.folder / "log").read_text())
+        raise RuntimeError((self._folder / "log").read_text())
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Where Chromium is."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    return CHROMIUM
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api")
+def browser(chromium):
+    """A browser; a module's, for the event loop that Playwright keeps running is in others' way."""
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def lab(browser, tmp_path_factory):
-    lab = Lab(tmp_path_factory.mktemp("lab"), browser)
+@pytest.fixture(scope="session")
+def jupyter(chromium, tmp_path_factory):
+    """A JupyterLab that nobody looks at yet."""
+    lab = Lab(tmp_path_factory.mktemp("lab"))
     yield lab
     lab.close()
+
+
+@pytest.fixture(scope="module")
+def lab_in_browser(browser, jupyter):
+    jupyter.browser = browser
+    yield jupyter
+    jupyter.close_pages()
+
+
+@pytest.fixture
+def lab(lab_in_browser, request):
+    """JupyterLab in a browser, without any notebook open."""
+    failed = request.session.testsfailed
+    yield lab_in_browser
+    if request.session.testsfailed > failed:  # the next test shall not fail for it
+        lab_in_browser.close_pages()
+    lab_in_browser.close_notebooks()
+
+
+@pytest.fixture(params=[LIGHT, DARK], ids=["light", "dark"])
+def theme(request):
+    return request.param
 
 
 @pytest.fixture

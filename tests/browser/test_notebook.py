@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import nbformat
 import pytest
+from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("lab")]
 
@@ -12,9 +13,7 @@ SQL = """SELECT plan_type, COUNT(*) AS person_years, AVG(mdvis) AS visits, SUM(m
 FROM visits GROUP BY plan_type ORDER BY visits DESC"""
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_a_release_and_a_budget_that_moves(lab, connected, screenshots, theme):
-    name = f"{theme.split()[-1].lower()}.ipynb"
     cells = [
         connected,
         "%privnb sites",
@@ -26,65 +25,43 @@ def test_a_release_and_a_budget_that_moves(lab, connected, screenshots, theme):
         f"%%secure again {ASK}\n{SQL}",
         "%%secure --site northsid --epsilon 1 --purpose p\nSELECT 1",
     ]
-    lab.write(name, cells)
-    page = lab.open(name, theme=theme)
-    lab.run_all(page)
-    page.wait_for_selector("text=Did you mean 'northside'")
-    meters = page.locator(".jp-Cell .pn-budget [role=meter]")
-    assert meters.count() == 3
-    spoken = [meters.nth(i).get_attribute("aria-valuetext") for i in range(3)]
-    assert spoken == ["4 of 4 left", "2.4 of 4 left", "2.4 of 4 left"]
-    page.wait_for_timeout(1200)
-    for number in range(len(cells)):
-        cell = page.locator(".jp-Notebook .jp-Cell").nth(number)
-        cell.scroll_into_view_if_needed()
-        cell.screenshot(path=screenshots / f"{name}-{number}.png")
+    notebook = lab.run(cells, theme=theme)
+    expect(notebook.cells.last).to_contain_text("Did you mean 'northside'")
+    meters = notebook.page.locator(".jp-Cell .pn-budget [role=meter]")
+    expect(meters).to_have_count(3)
+    for meter, left in zip(meters.all(), ("4", "2.4", "2.4"), strict=True):
+        expect(meter).to_have_attribute("aria-valuetext", f"{left} of 4 left")
+    name = theme.split()[-1].lower()
+    for number, cell in enumerate(notebook.cells.all()):
+        notebook.photograph(cell, screenshots / f"{name}-{number}.png")
 
 
 def test_what_is_saved_is_a_table_that_needs_no_kernel(lab, connected):
-    lab.write("saved.ipynb", [connected, "%privnb budget", f"%%secure {ASK}\n{SQL}"])
-    page = lab.open("saved.ipynb")
-    lab.run_all(page)
-    page.wait_for_selector(".pn-release")
-    lab.save(page)
-    page.close()
-    book = nbformat.read(lab.notebooks / "saved.ipynb", as_version=4)
+    notebook = lab.run([connected, "%privnb budget", f"%%secure {ASK}\n{SQL}"])
+    notebook.page.wait_for_selector(".pn-release")
+    notebook.save()
+    notebook.close()
+    book = nbformat.read(notebook.file, as_version=4)
     (budget,) = book.cells[1].outputs
     assert set(budget["data"]) == {"text/html", "text/plain"}
     assert 'aria-valuetext="3.2 of 4 left"' in budget["data"]["text/html"]
-    again = lab.open("saved.ipynb")
-    assert again.locator("[aria-label='Privacy budget (epsilon)']").count() == 1
-    assert "model not found" not in again.locator(".jp-Notebook").inner_text()
+    again = lab.open_afresh(notebook.file)
+    expect(again.page.locator("[aria-label='Privacy budget (epsilon)']")).to_have_count(1)
+    assert "model not found" not in again.page.locator(".jp-Notebook").inner_text()
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_the_live_budget_widget_moves_and_asks_again(lab, connected, screenshots, theme):
-    name = f"live-{theme.split()[-1].lower()}.ipynb"
-    lab.write(name, [connected, "%privnb budget --live"])
-    page = lab.open(name, theme=theme)
-    lab.run_all(page)
-    widget = page.locator(".jp-OutputArea .pn-budget")
+    notebook = lab.run([connected, "%privnb budget --live"], theme=theme)
+    widget = notebook.card("budget")
     meters = widget.locator("[role=meter]")
-    meters.nth(2).wait_for()
-    assert meters.nth(1).get_attribute("aria-valuetext") == "4 of 4 left"
-    run(page, f"%%secure answer {ASK}\n{SQL}")
-    page.wait_for_selector("[aria-valuetext='3.2 of 4 left']")
-    run(page, "datasite.by_name['lakeside'].left = 0.5  # spent in another notebook")
+    expect(meters.nth(1)).to_have_attribute("aria-valuetext", "4 of 4 left")
+    notebook.run(f"%%secure answer {ASK}\n{SQL}")
+    expect(meters.nth(1)).to_have_attribute("aria-valuetext", "3.2 of 4 left")
+    notebook.run("datasite.by_name['lakeside'].left = 0.5  # spent in another notebook")
     widget.get_by_role("button", name="Ask the sites again").click()
-    page.wait_for_selector("[aria-valuetext='0.5 of 4 left']")
-    widget.locator("summary").nth(0).click()
-    page.wait_for_timeout(1200)
+    expect(meters.nth(0)).to_have_attribute("aria-valuetext", "0.5 of 4 left")
     assert "running low" in widget.inner_text()
-    assert meters.nth(0).locator(".pn-fill").bounding_box()["width"] < 30
-    widget.screenshot(path=screenshots / f"{name}.png")
-
-
-def run(page, code):
-    """Run code in the notebook's kernel, as another cell would."""
-    page.evaluate(
-        """async (code) => {
-          const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
-          await kernel.requestExecute({ code }).done;
-        }""",
-        code,
-    )
+    widget.locator("summary").nth(0).click()
+    fill = meters.nth(0).locator(".pn-fill").element_handle()
+    notebook.page.wait_for_function("fill => fill.getBoundingClientRect().width < 30", arg=fill)
+    notebook.photograph(widget, screenshots / f"live-{theme.split()[-1].lower()}.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo")]
 
@@ -14,19 +15,16 @@ FROM visits GROUP BY plan_type ORDER BY visits DESC"""
 def test_real_sites_answer_in_a_real_notebook(lab, demo, screenshots):
     known = {name: value for name, value in demo.items() if name.startswith("PRIVNB_")}
     connect = f"import os; os.environ |= {known!r}\n%load_ext privnb\n%privnb connect"
-    lab.write("real.ipynb", [connect, ASK, "%privnb budget", ""])
-    page = lab.open("real.ipynb")
-    lab.run_all(page)
-    page.locator(".pn-budget [role=meter]").nth(2).wait_for()
-    release = page.locator(".pn-release").inner_text()
+    notebook = lab.run([connect, ASK, "%privnb budget", ""])
+    expect(notebook.page.locator(".pn-budget [role=meter]")).to_have_count(3)
+    release = notebook.page.locator(".pn-release").inner_text()
     for words in ("northside", "riverside", "free care", "±", "one person", "Does not protect"):
         assert words in release
-    page.wait_for_timeout(1200)  # the meters come to rest
-    cells = [page.locator(".jp-Notebook .jp-Cell").nth(number) for number in (1, 2)]
-    page.set_viewport_size({"width": 1180, "height": 1500})
-    first, last = (cell.bounding_box() for cell in cells)
-    page.screenshot(
+    notebook.resize(1180, 1500)
+    first, last = (notebook.cells.nth(number).bounding_box() for number in (1, 2))
+    notebook.page.screenshot(
         path=screenshots / "first_query.png",
+        animations="disabled",
         clip={
             "x": first["x"],
             "y": first["y"],

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import nbformat
 import pytest
+from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("lab")]
 
-FAKES = Path(__file__).parent.parent / "widgets"
-THEMES = ["JupyterLab Light", "JupyterLab Dark"]
-WIDTHS = (1180, 700)
-START = f"""\
-import sys
-sys.path.insert(0, {str(FAKES)!r})
-from fake_desk import *
+START = """\
 from privnb.widgets.review import ReviewWidget
-desk = FakeDesk({{items}})
-widget = ReviewWidget(desk)
-widget"""
+desk = FakeDesk({items})
+widget = ReviewWidget(desk)"""
 TWO = "held_item(2), review_item(1)"
+DECISIONS = "decisions_of(desk)"
+COUNTED = "looks, items = [], desk.items; desk.items = lambda: looks.append(1) or items()"
+TURNED = """(seen) => {
+  for (const now of seen) {
+    Object.defineProperty(document, "hidden", { configurable: true, value: !now });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }
+}"""
 
 
-def opened(lab, name, items=TWO, *, theme="JupyterLab Light"):
+def opened(lab, items=TWO, **more):
     """Open a notebook that shows an inbox with these items."""
-    lab.write(name, [START.format(items=items)])
-    page = lab.open(name, theme=theme)
-    lab.run_all(page)
-    inbox = page.locator(".jp-OutputArea .pn-review")
-    inbox.locator(".pn-items").wait_for()
-    return page, inbox
+    return lab.show(START.format(items=items), "review", **more)
 
 
 def pick(inbox, analyst):
@@ -38,46 +33,18 @@ def pick(inbox, analyst):
     inbox.locator(".pn-title", has_text=analyst).wait_for()
 
 
+def turn(notebook, *seen):
+    """Let the page be hidden or seen, one after the other, before anything else happens in it."""
+    notebook.page.evaluate(TURNED, seen)
+
+
 def said(inbox, words):
     inbox.locator(".pn-status", has_text=words).wait_for()
 
 
-def decisions(page):
-    """Return what has reached the desk in the kernel."""
-    return page.evaluate(
-        """async () => {
-          const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
-          const run = kernel.requestExecute({
-            code: "", user_expressions: { said: "decisions_of(desk)" },
-          });
-          const reply = await run.done;
-          return reply.content.user_expressions.said.data["text/plain"];
-        }"""
-    ).strip("'")
-
-
-def run(page, code):
-    page.evaluate(
-        """async (code) => {
-          const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
-          await kernel.requestExecute({ code }).done;
-        }""",
-        code,
-    )
-
-
-def look(page, inbox, picture):
-    """Take pictures of a wide and of a narrow notebook, neither of which needs scrolling."""
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 3000})
-        assert inbox.evaluate("e => e.scrollWidth <= e.clientWidth")
-        inbox.screenshot(path=picture.with_name(f"{picture.name}-{width}.png"))
-
-
-@pytest.mark.parametrize("theme", THEMES)
 def test_the_inbox_shows_code_and_output(lab, screenshots, theme):
     name = f"review-{theme.split()[-1].lower()}"
-    page, inbox = opened(lab, f"{name}.ipynb", theme=theme)
+    notebook, inbox = opened(lab, theme=theme)
     pick(inbox, "ana@uni.example")
     shown = inbox.inner_text()
     for words in (
@@ -88,52 +55,53 @@ def test_the_inbox_shows_code_and_output(lab, screenshots, theme):
     ):
         assert words in shown
     assert inbox.locator(".pn-lines .pn-t-keyword").count() > 3
-    look(page, inbox, screenshots / f"{name}-code")
+    notebook.look(inbox, screenshots / f"{name}-code")
     pick(inbox, "ben@institute.example")
     shown = inbox.inner_text()
     for words in ("Real data.", "0.0317629744", "none", "fewer than 10 people", "Release"):
         assert words in shown
-    look(page, inbox, screenshots / f"{name}-output")
+    notebook.look(inbox, screenshots / f"{name}-output")
 
 
 def test_a_figure_is_shown_as_a_picture_with_words_for_it(lab, screenshots):
-    _, inbox = opened(lab, "figure.ipynb", "held_item(2, output=figure(), gate=())")
+    notebook, inbox = opened(lab, "held_item(2, output=figure(), gate=())")
     pick(inbox, "ben@institute.example")
     picture = inbox.locator("img")
     assert picture.get_attribute("alt") == "figure, 480 \u00d7 300 pixels"
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 480
     assert "The gate has no objection." in inbox.inner_text()
-    inbox.screenshot(path=screenshots / "review-figure.png")
+    notebook.photograph(inbox, screenshots / "review-figure.png")
 
 
 def test_a_double_click_approves_once_and_the_list_moves_on(lab):
-    page, inbox = opened(lab, "double.ipynb", "review_item(1), review_item(3, analyst='c@d.ef')")
+    notebook, inbox = opened(lab, "review_item(1), review_item(3, analyst='c@d.ef')")
     pick(inbox, "ana@uni.example")
-    inbox.get_by_role("button", name="✓ Approve").dblclick()
-    said(inbox, "Approved. The site's agent runs it next.")
-    assert decisions(page) == "approve"
+    # both clicks come before the kernel's answer
+    inbox.get_by_role("button", name="✓ Approve").evaluate("b => { b.click(); b.click(); }")
+    said(inbox, "Approved. The site's agent runs it next; what comes of it appears here.")
+    assert notebook.value(DECISIONS) == "approve"
     assert "Others · 1" in inbox.inner_text()
     assert inbox.get_by_role("button", name="✓ Approve").count() == 0
-    assert page.evaluate("document.activeElement.classList.contains('pn-title')")
+    assert "pn-title" in notebook.focused("className")
 
 
 def test_a_denial_needs_a_reason_which_reaches_the_desk(lab):
-    page, inbox = opened(lab, "deny.ipynb")
+    notebook, inbox = opened(lab)
     pick(inbox, "ana@uni.example")
     inbox.get_by_role("button", name="✗ Deny").click()
     said(inbox, "Say why before you deny")
     reason = inbox.get_by_label("Reason")
     assert reason.get_attribute("aria-invalid") == "true"
-    assert decisions(page) == ""
-    page.keyboard.type("eval hides what runs")
+    assert notebook.value(DECISIONS) == ""
+    notebook.keyboard.type("eval hides what runs")
     inbox.get_by_role("button", name="✗ Deny").click()
     said(inbox, "Denied. The analyst will read your reason.")
-    assert decisions(page) == "deny eval hides what runs"
+    assert notebook.value(DECISIONS) == "deny eval hides what runs"
 
 
 def test_an_output_is_released_or_withheld(lab):
     items = "held_item(2), held_item(3, analyst='c@d.ef')"
-    page, inbox = opened(lab, "release.ipynb", items)
+    notebook, inbox = opened(lab, items)
     pick(inbox, "ben@institute.example")
     inbox.get_by_role("button", name="✓ Release").click()
     said(inbox, "Released.")
@@ -141,34 +109,52 @@ def test_an_output_is_released_or_withheld(lab):
     inbox.get_by_label("Reason").fill("small groups")
     inbox.get_by_role("button", name="✗ Withhold").click()
     said(inbox, "Withheld. The output stays at the site")
-    assert decisions(page) == "release; withhold small groups"
+    assert notebook.value(DECISIONS) == "release; withhold small groups"
     assert "Real data." not in inbox.inner_text()
 
 
-def test_a_refused_decision_says_why_and_keeps_the_reason_typed(lab):
-    page, inbox = opened(lab, "refused.ipynb")
+@pytest.mark.parametrize(
+    ("change", "words", "shown"),
+    [
+        (
+            "digest='0' * 64",
+            "The request changed while you looked; nothing was decided.",
+            "0" * 64,
+        ),
+        (
+            "reviewers=(BOB, CAROL)",
+            "alice@hospital.example is not a reviewer of this site",
+            "may still decide: carol@hospital.example",
+        ),
+    ],
+    ids=["another request", "other reviewers"],
+)
+def test_a_refused_decision_says_why_and_keeps_the_reason_typed(lab, change, words, shown):
+    notebook, inbox = opened(lab)
     pick(inbox, "ana@uni.example")
     inbox.get_by_label("Reason").fill("looks fine")
-    for change, words in (
-        ("digest='0' * 64", "The request changed while you looked; nothing was decided."),
-        ("reviewers=(BOB, CAROL)", "alice@hospital.example is not a reviewer of this site"),
-    ):
-        run(page, f"desk.change(review_item(1), {change})")
-        inbox.get_by_role("button", name="✓ Approve").click()
-        said(inbox, words)
-        assert inbox.locator("textarea").input_value() == "looks fine"
-        run(page, "desk.change(review_item(1))")
-        inbox.get_by_role("button", name="Look again").click()
-        inbox.get_by_role("button", name="✓ Approve").wait_for()
-    assert decisions(page) == ""
+    turn(notebook, False)  # it must not find the change by itself
+    notebook.run(f"desk.change(review_item(1), {change})")
+    inbox.get_by_role("button", name="✓ Approve").click()
+    said(inbox, words)
+    turn(notebook, True)
+    assert inbox.locator("textarea").input_value() == "looks fine"
+    assert shown in inbox.inner_text()
+    notebook.run("desk.change(review_item(1))")
+    inbox.get_by_role("button", name="Look again").click()
+    expect(inbox).not_to_contain_text(words)
+    expect(inbox).not_to_contain_text(shown)
+    expect(inbox.get_by_role("button", name="✓ Approve")).to_be_visible()
+    assert inbox.get_by_label("Reason").input_value() == "looks fine"
+    assert notebook.value(DECISIONS) == ""
 
 
 def test_a_refusal_is_told_also_to_a_reader_who_has_gone_on(lab):
-    page, inbox = opened(lab, "gone-on.ipynb")
+    notebook, inbox = opened(lab)
     pick(inbox, "ana@uni.example")
-    run(page, "desk.change(review_item(1), reviewers=(BOB, CAROL))")
+    notebook.run("desk.change(review_item(1), reviewers=(BOB, CAROL))")
     # both clicks come before the kernel's first answer
-    page.evaluate(
+    notebook.page.evaluate(
         """() => {
           document.querySelector(".pn-review .pn-yes").click();
           const entries = [...document.querySelectorAll(".pn-review .pn-item")];
@@ -180,11 +166,11 @@ def test_a_refusal_is_told_also_to_a_reader_who_has_gone_on(lab):
     assert "ana@uni.example/" in inbox.locator(".pn-status").inner_text()
     inbox.get_by_role("button", name="✓ Release").click()
     said(inbox, "Released.")
-    assert decisions(page) == "release"
+    assert notebook.value(DECISIONS) == "release"
 
 
 def test_without_a_key_everything_can_be_read_and_nothing_decided(lab):
-    _, inbox = opened(lab, "reader.ipynb", f"{TWO}, reviewer=None")
+    _, inbox = opened(lab, f"{TWO}, reviewer=None")
     assert "read only" in inbox.inner_text()
     pick(inbox, "ana@uni.example")
     assert "There is no reviewer's key here" in inbox.inner_text()
@@ -192,40 +178,113 @@ def test_without_a_key_everything_can_be_read_and_nothing_decided(lab):
 
 
 def test_everything_works_from_the_keyboard(lab):
-    page, inbox = opened(lab, "keys.ipynb")
+    notebook, inbox = opened(lab)
     inbox.locator(".pn-item").nth(0).focus()
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowUp")
-    page.keyboard.press("End")
-    assert page.evaluate("document.activeElement.innerText").startswith("ben@institute")
-    page.keyboard.press("Home")
-    page.keyboard.press("Enter")
+    notebook.keyboard.press("ArrowDown")
+    notebook.keyboard.press("ArrowUp")
+    notebook.keyboard.press("End")
+    assert notebook.focused("innerText").startswith("ben@institute")
+    notebook.keyboard.press("Home")
+    notebook.keyboard.press("Enter")
     inbox.locator(".pn-title", has_text="ana@uni.example").wait_for()
     inbox.get_by_role("button", name="line 11").focus()
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.dataset.line") == "11"
+    notebook.keyboard.press("Enter")
+    assert notebook.focused("dataset.line") == "11"
     assert inbox.locator(".pn-lit").inner_text().strip().startswith("return eval")
     inbox.get_by_role("button", name="Look again").focus()
-    page.keyboard.press("Space")
+    notebook.keyboard.press("Space")
     inbox.locator("[aria-disabled=false]", has_text="Look again").wait_for()
-    assert page.evaluate("document.activeElement.textContent") == "Look again"
+    assert notebook.focused("textContent") == "Look again"
     inbox.get_by_role("button", name="✓ Approve").focus()
-    page.keyboard.press("Enter")
+    notebook.keyboard.press("Enter")
     said(inbox, "Approved.")
     # keys that delete, cut or run cells in a notebook did nothing of the kind
-    assert page.locator(".jp-Notebook .jp-Cell").count() == 1
+    assert notebook.cells.count() == 1
 
 
 def test_looking_again_keeps_focus_reason_and_place(lab):
-    page, inbox = opened(lab, "again.ipynb")
+    notebook, inbox = opened(lab)
     pick(inbox, "ana@uni.example")
     inbox.get_by_label("Reason").fill("half a thought")
     inbox.locator(".pn-item[aria-current]").focus()
-    run(page, "desk.change(review_item(5, analyst='new@uni.example'))")
-    run(page, "widget.refresh()")
+    notebook.run("desk.change(review_item(5, analyst='new@uni.example'))")
+    notebook.run("widget.refresh()")
     inbox.locator(".pn-item", has_text="new@uni.example").wait_for()
-    assert "ana@uni.example" in page.evaluate("document.activeElement.innerText")
+    assert "ana@uni.example" in notebook.focused("innerText")
     assert inbox.get_by_label("Reason").input_value() == "half a thought"
+
+
+def test_what_comes_of_a_decision_appears_without_a_click(lab):
+    notebook, inbox = opened(lab, "review_item(1)")
+    pick(inbox, "ana@uni.example")
+    inbox.get_by_role("button", name="✓ Approve").click()
+    said(inbox, "Approved.")
+    notebook.run("desk.change(review_item(1), state='running', stage=None)")
+    said(inbox, "Now: running.")
+    notebook.run("desk.change(held_item(1, analyst=ANA))")
+    said(inbox, "Now: output to review.")
+    assert "For you to decide · 1" in inbox.inner_text()
+    assert "0.0317629744" in inbox.inner_text()
+    inbox.get_by_role("button", name="✓ Release").click()
+    said(inbox, "Released.")
+    notebook.run("desk.change(review_item(1), state='answered', stage=None)")
+    said(inbox, "Now: released.")
+    assert "Real data." not in inbox.inner_text()
+    assert notebook.value(DECISIONS) == "approve; release"
+
+
+def test_what_appears_by_itself_leaves_the_reader_where_they_are(lab):
+    cell = "source='x = 1\\n' * 100, findings=('line 90: too much',)"
+    notebook, inbox = opened(lab, f"review_item(1, state='running', stage=None, {cell})")
+    pick(inbox, "ana@uni.example")
+    inbox.get_by_role("button", name="line 90").click()
+    pane = inbox.get_by_role("region", name="Code, 100 lines")
+    scrolled = pane.evaluate("e => e.scrollTop")
+    notebook.run(f"desk.change(held_item(1, analyst=ANA, {cell}))")
+    said(inbox, "Now: output to review.")
+    assert "0.0317629744" in inbox.inner_text()
+    assert notebook.focused("dataset.line") == "90"
+    assert pane.evaluate("e => e.scrollTop") == scrolled > 0
+
+
+def test_new_requests_are_counted_until_they_are_opened(lab, screenshots):
+    notebook, inbox = opened(lab)
+    pick(inbox, "ana@uni.example")
+    inbox.get_by_label("Reason").press_sequentially("half a thought")
+    notebook.run("desk.change(review_item(5, analyst='new@uni.example'))")
+    turn(notebook, True)
+    expect(inbox.locator(".pn-news")).to_have_text("1 new")
+    assert "new · 2 days" in inbox.locator(".pn-item", has_text="new@uni").inner_text()
+    assert inbox.locator(".pn-status").inner_text() == ""
+    assert notebook.focused("value") == "half a thought"
+    notebook.photograph(inbox, screenshots / "review-new.png")
+    pick(inbox, "new@uni.example")
+    expect(inbox.locator(".pn-news")).to_be_empty()
+    expect(inbox.locator(".pn-item", has_text="new ·")).to_have_count(0)
+
+
+def test_what_is_being_decided_on_stays_until_the_reader_looks_again(lab):
+    notebook, inbox = opened(lab, "review_item(1)")
+    pick(inbox, "ana@uni.example")
+    notebook.run("desk.change(held_item(1, analyst=ANA))")
+    turn(notebook, True)
+    said(inbox, "This request has changed: output to review. Look again before you decide.")
+    assert inbox.get_by_role("button", name="✓ Approve").is_visible()
+    assert "Real data." not in inbox.inner_text()
+    inbox.get_by_role("button", name="Look again").click()
+    expect(inbox.get_by_role("button", name="✓ Release")).to_be_visible()
+    assert "Real data." in inbox.inner_text()
+
+
+def test_nothing_is_asked_twice_at_once_nor_while_the_page_is_hidden(lab):
+    notebook, _ = opened(lab)
+    turn(notebook, False)
+    before = notebook.run(COUNTED, "len(looks)")
+    turn(notebook, False)
+    assert notebook.value("len(looks)") == before
+    turn(notebook, *[True] * 5, False)
+    assert notebook.value("len(looks)") <= before + 1
+    turn(notebook, True)
 
 
 def test_hostile_text_is_only_text(lab, screenshots):
@@ -235,12 +294,11 @@ def test_hostile_text_is_only_text(lab, screenshots):
         " findings=(HOSTILE,), difference='+' + HOSTILE, rule=HOSTILE, budget=HOSTILE,"
         " history=(HOSTILE,), imports=(HOSTILE,), columns=('c' * 2000,), mock_problem=HOSTILE)"
     )
-    page, inbox = opened(lab, "hostile.ipynb", hostile)
-    page.set_viewport_size({"width": 1180, "height": 3000})
+    notebook, inbox = opened(lab, hostile)
     inbox.locator(".pn-item").click()
     inbox.locator(".pn-title").wait_for()
     assert inbox.locator("img").count() == 0
-    assert page.evaluate("window.hacked") is None
+    assert notebook.page.evaluate("window.hacked") is None
     shown = inbox.inner_text()
     assert "\u202e" not in shown
     assert "\u200b" not in shown
@@ -249,7 +307,7 @@ def test_hostile_text_is_only_text(lab, screenshots):
     pane = inbox.locator(".pn-pane").first
     assert pane.evaluate("e => e.scrollWidth <= e.clientWidth")
     assert inbox.evaluate("e => e.scrollWidth <= e.clientWidth")
-    inbox.screenshot(path=screenshots / "review-hostile.png")
+    notebook.photograph(inbox, screenshots / "review-hostile.png")
 
 
 IN_ORDER_OF_SIGHT = """elements => elements.map((element) => {
@@ -272,7 +330,7 @@ IN_ORDER_OF_SIGHT = """elements => elements.map((element) => {
 def test_letters_of_right_to_left_scripts_turn_nothing_around(lab):
     source = "\u05d0 = 7\nresult = \u05d0 - \u05d1\nx = ['\u0627', 1, 2, '\u0628']"
     item = f"review_item(1, source={source!r}, findings=(), parameters={{'\u05d0': '\u05d1 - 1'}})"
-    _, inbox = opened(lab, "right-to-left.ipynb", item)
+    _, inbox = opened(lab, item)
     pick(inbox, "ana@uni.example")
     for texts in (".pn-pane >> nth=0 >> .pn-lines code", ".pn-facts dd", ".pn-facts dt"):
         found = inbox.locator(texts).evaluate_all(IN_ORDER_OF_SIGHT)
@@ -282,36 +340,37 @@ def test_letters_of_right_to_left_scripts_turn_nothing_around(lab):
 
 
 def test_two_hundred_requests_stay_usable(lab, screenshots):
-    _, inbox = opened(lab, "many.ipynb", "*[review_item(n) for n in range(200)]")
+    notebook, inbox = opened(lab, "*[review_item(n) for n in range(200)]")
     assert inbox.locator(".pn-item").count() == 200
     assert inbox.bounding_box()["height"] < 900
     assert inbox.locator(".pn-item[tabindex='0']").count() == 1
     inbox.locator(".pn-item").nth(150).click()
     inbox.locator(".pn-lines").first.wait_for()
-    inbox.locator(".pn-list").screenshot(path=screenshots / "review-many.png")
-
-
-def test_nothing_unreleased_is_saved_with_the_notebook(lab):
-    lab.configure("../@jupyter-widgets/jupyterlab-manager/plugin", {"saveState": True})
-    page, inbox = opened(lab, "kept.ipynb")
-    pick(inbox, "ben@institute.example")
-    assert "0.0317629744" in inbox.inner_text()
-    lab.save(page)
-    page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
-    written = (lab.notebooks / "kept.ipynb").read_text()
-    assert "application/vnd.jupyter.widget-state+json" in written
-    assert "0.0317629744" not in written
-    assert "sm.GLM" not in written
-    book = nbformat.read(lab.notebooks / "kept.ipynb", as_version=4)
-    assert "output to review" in book.cells[0].outputs[0]["data"]["text/html"]
+    notebook.photograph(inbox.locator(".pn-list"), screenshots / "review-many.png")
 
 
 def test_closing_a_view_takes_its_listeners_away(lab):
-    page, inbox = opened(lab, "closed.ipynb")
+    notebook, inbox = opened(lab)
     pick(inbox, "ana@uni.example")
     approve = inbox.get_by_role("button", name="✓ Approve").element_handle()
-    page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+    notebook.clear()
     inbox.wait_for(state="detached")
+    notebook.run(COUNTED)
     approve.evaluate("button => button.click()")
-    run(page, "widget.refresh()")
-    assert decisions(page) == ""
+    turn(notebook, True)
+    assert notebook.run("widget.refresh()", DECISIONS) == ""
+    assert notebook.value("len(looks)") == 1  # the refresh
+
+
+def test_nothing_unreleased_is_saved_with_the_notebook(lab):
+    with lab.settings("../@jupyter-widgets/jupyterlab-manager/plugin", {"saveState": True}):
+        notebook, inbox = opened(lab)
+        pick(inbox, "ben@institute.example")
+        assert "0.0317629744" in inbox.inner_text()
+        notebook.save()
+    written = notebook.file.read_text()
+    assert "application/vnd.jupyter.widget-state+json" in written
+    assert "0.0317629744" not in written
+    assert "sm.GLM" not in written
+    book = nbformat.read(notebook.file, as_version=4)
+    assert "output to review" in book.cells[0].outputs[0]["data"]["text/html"]
