@@ -236,6 +236,8 @@ class Participation:
     """How many masked vectors it sent: more than rounds where some were asked for again."""
     sites: tuple[str, ...]
     """The verifier keys of all it shared a sum with, sorted, its own among them."""
+    ended: str = ""
+    """Why it ended before all rounds were done, in words; empty where they were."""
 
 
 @wire.message

@@ -16,13 +16,14 @@ from privnb.site.liveness import AgentLock
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from privnb.datasite.ports import OwnerPort
     from privnb.site.audit import AuditLog
     from privnb.site.config import SiteConfig
     from privnb.site.database import Database
+    from privnb.site.ending import Ended
     from privnb.site.engine import OpenTables, Planner
     from privnb.site.python_engine import PythonEngine
 
@@ -36,6 +37,10 @@ _BACKOFF_SECONDS = (0.1, 0.5, 2.0, 5.0)
 _ACTIVE_SECONDS = 3.0
 _LOCAL_PAUSES = (0.003, 0.025)
 _REMOTE_PAUSES = (0.1, 0.5)
+_LOCAL_PACE = (0.002, 0.1)
+_REMOTE_PACE = (0.1, 1.0)
+"""How often the channel of a federated run is looked at: while it is active, and while it rests."""
+_SHORTEST_REST = 0.0005
 _RATE = 100.0
 _BURST = 400.0
 
@@ -89,6 +94,8 @@ class Agent:
         self._database = database
         self._engine = Engine(config, tables, planner=planner)
         self._lock = AgentLock(state / "agents")
+        remote = "://" in _without_local(config.exchange)
+        self._pauses = _REMOTE_PAUSES if remote else _LOCAL_PAUSES
         self._answering = Answering(
             config,
             engine=self._engine,
@@ -96,10 +103,11 @@ class Agent:
             database=database,
             audit=audit,
             lock=self._lock,
+            port=port,
             today=today,
             now=now,
+            pace=_REMOTE_PACE if remote else _LOCAL_PACE,
         )
-        self._pauses = _REMOTE_PAUSES if "://" in _without_local(config.exchange) else _LOCAL_PAUSES
         self._rates: dict[str, _Rate] = {}
         self._hopeless: set[tuple[str, str]] = set()
         # Replies the exchange has taken. They are noted together every few seconds: should a note
@@ -148,12 +156,23 @@ class Agent:
                 quick, slow = self._pauses
                 idle = time.monotonic() - last_work
                 active = idle < _ACTIVE_SECONDS or self._answering.under_way.busy
-                pause = quick if active else slow
+                self._pause(stop, quick if active else slow)
             except Exception as problem:  # noqa: BLE001 - the agent lives
                 self._report(problem, first=not failures)
-                pause = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)]
+                stop.wait(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
                 failures += 1
-            stop.wait(pause)
+
+    def _pause(self, stop: threading.Event, seconds: float) -> None:
+        """Wait for the next step, and meanwhile go on with federated runs, which are in a hurry."""
+        end = time.monotonic() + seconds
+        while not stop.is_set():
+            left = end - time.monotonic()
+            rest = self._answering.federating.rest
+            if rest is None or rest >= left:
+                stop.wait(max(left, 0))
+                return
+            stop.wait(max(rest, _SHORTEST_REST))
+            self._send_ended(self._answering.federating.tick())
 
     def close(self) -> None:
         """Note what was sent, let go of the tables and the database, and end this agent."""
@@ -185,8 +204,11 @@ class Agent:
         return True
 
     def _go_on(self) -> int:
-        """Go on with Python computations, and send the replies of those that ended."""
-        ended = self._answering.under_way.tick()
+        """Go on with Python computations and runs, and send the replies of those that ended."""
+        sent = self._send_ended(self._answering.under_way.tick())
+        return sent + self._send_ended(self._answering.federating.tick())
+
+    def _send_ended(self, ended: Sequence[Ended]) -> int:
         for each in ended:
             files = self._answering.files_of(each.record)
             sender, name = each.record.sender, each.record.name

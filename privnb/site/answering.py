@@ -4,7 +4,8 @@
 
     read ─┬─▶ serving      what costs nothing
           ├─▶ charging     SQL: a protected answer, paid for
-          └─▶ approving    Python: an output that people or rules let out; then under_way
+          ├─▶ approving    Python: an output that people or rules let out; then under_way
+          └─▶ joining      what only several sites together may show; then federating
 
 Nothing is sent before its reply is stored, or is of no consequence; what a crash at each point
 leads to stands in those modules.
@@ -26,7 +27,9 @@ from privnb.site.approvals import Approvals
 from privnb.site.approving import Approving
 from privnb.site.charging import ATTEMPTS, Charging
 from privnb.site.ending import Endings
+from privnb.site.federating import Federating
 from privnb.site.intake import read_submission
+from privnb.site.joining import Joining
 from privnb.site.policy import refusal
 from privnb.site.refusing import Outgoing, Refusing, public, stored_computation
 from privnb.site.reporting import About, failure
@@ -37,6 +40,7 @@ from privnb.site.under_way import UnderWay
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from privnb.datasite.ports import OwnerPort
     from privnb.site.audit import AuditLog
     from privnb.site.config import SiteConfig
     from privnb.site.database import Database
@@ -67,8 +71,10 @@ class Answering:
         database: Database,
         audit: AuditLog,
         lock: AgentLock,
+        port: OwnerPort,
         today: Callable[[], dt.date],
         now: Callable[[], dt.datetime],
+        pace: tuple[float, float],
     ) -> None:
         self._engine = engine
         self._database = database
@@ -83,6 +89,7 @@ class Answering:
             refusing=refusing,
             audit=audit,
             python=python.offer if python is not None else None,
+            trains=python is not None and python.trains,
             today=today,
         )
         self._charging = Charging(
@@ -96,6 +103,19 @@ class Answering:
             today=today,
         )
         approvals = Approvals(config, today=today)
+        self.federating = Federating(
+            config,
+            engine=engine,
+            python=python,
+            approvals=approvals,
+            database=database,
+            book=book,
+            audit=audit,
+            lock=lock,
+            port=port,
+            today=today,
+            pace=pace,
+        )
         self.under_way = UnderWay(
             config,
             python=python,
@@ -103,6 +123,7 @@ class Answering:
             endings=Endings(
                 python=python, approvals=approvals, database=database, book=book, audit=audit
             ),
+            federating=self.federating,
             database=database,
             book=book,
             lock=lock,
@@ -118,6 +139,19 @@ class Answering:
             refusing=refusing,
             serving=self._serving,
             now=now,
+        )
+        self._joining = Joining(
+            config,
+            own=audit.verifier_key,
+            engine=engine,
+            python=python,
+            federating=self.federating,
+            approving=self._approving,
+            database=database,
+            book=book,
+            refusing=refusing,
+            serving=self._serving,
+            today=today,
         )
 
     def warm(self) -> None:
@@ -153,7 +187,8 @@ class Answering:
                 return Outgoing(reply=record.reply, succeeded=record.succeeded)
             if record.state == "reserved":
                 return self._charging.resume(record)
-            self.under_way.park(record)
+            if record.state != "joined":  # those are asked for in the channel of their run
+                self.under_way.park(record)
             return None
 
     def give_up(self, job: ArrivedJob) -> Outgoing | None:
@@ -165,11 +200,14 @@ class Answering:
             return Outgoing(reply=record.reply, succeeded=record.succeeded)
         if record.state == "reserved":
             return self._charging.fail(record)
+        if record.state == "joined":
+            ended = self.federating.fail(record)
+            return None if ended is None else ended.outgoing
         return self.under_way.fail(record)
 
     def is_parked(self, sender: str, name: str) -> bool:
         """Tell whether there is nothing to do for a request until a person or a cell is done."""
-        return self.under_way.is_parked(sender, name)
+        return self.federating.is_joined(sender, name) or self.under_way.is_parked(sender, name)
 
     @staticmethod
     def files_of(record: Record) -> Mapping[str, bytes]:
@@ -185,6 +223,7 @@ class Answering:
 
     def close(self) -> None:
         """Let go of what runs beside us."""
+        self.federating.close()
         self.under_way.close()
 
     def _begin(self, job: ArrivedJob, previous: Record | None) -> Outgoing | None:
@@ -195,6 +234,10 @@ class Answering:
         except Exception as problem:  # noqa: BLE001 - whatever arrives, the agent lives
             return self._refusing.refuse(job, previous, refusal(public(problem)), About())
         computation = submission.computation
+        if computation is not None and (
+            computation.federation is not None or computation.kind == "model"
+        ):
+            return self._joining.begin(job, previous, submission, computation)
         if computation is not None and computation.kind == "python":
             return self._approving.begin(job, previous, submission, computation)
         if computation is not None and submission.action == "run":

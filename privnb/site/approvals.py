@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["IN_REVIEW", "Approvals"]
 
 IN_REVIEW = ("waiting", "held")
-_UNDER_WAY = (*IN_REVIEW, "approved", "running", "cleared", "denied")
+_UNDER_WAY = (*IN_REVIEW, "approved", "running", "joined", "cleared", "denied")
 _SAME = sa.and_(requests.c.sender == reviews.c.analyst, requests.c.name == reviews.c.request)
 _MOST_UNDER_WAY = 20
 """How many requests of one analyst may be under way at a time."""

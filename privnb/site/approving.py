@@ -8,11 +8,12 @@ The states of such a request, and who moves it on::
                                                              └─▶ failed, refused
 
 All else is done by the agent: what arrives is taken in here, and goes on in
-`privnb.site.under_way`. Each arrow is one transaction, and between them the agent may
-be killed: what was ``running`` is run once more, then given up; an output that is held stays the
-one that was looked at; a reply is stored once and sent until the exchange has taken it. Before a
-cell runs, and again before an output leaves, policy, grants and signatures are checked anew: a
-state in the database alone lets nothing run and nothing out.
+`privnb.site.under_way`. Each arrow is one transaction, and between them the agent may be killed:
+what was ``running`` is run once more, then given up; an output that is held stays the one that was
+looked at; a reply is stored once and sent until the exchange has taken it. Before a cell runs, and
+again before an output leaves, policy, grants and signatures are checked anew: a state in the
+database alone lets nothing run and nothing out. A cell for several sites becomes ``joined`` instead
+of running: see `privnb.site.federating`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from privnb.site import review
 from privnb.site.policy import refusal
 from privnb.site.refusing import Outgoing, Refusing, public
 from privnb.site.reporting import About, log_decision, problem_reply, record_decision
+from privnb.site.run_ending import enter_run
 from privnb.site.under_way import UnderWay, no_python, told
 
 if TYPE_CHECKING:
@@ -129,7 +131,8 @@ class Approving:
         with self._database.write() as transaction:
             decision, route = self._approvals.decide(transaction, job.sender, computation)
             if route is not None:
-                state = "waiting" if route.code else "running"
+                at_once = "running" if computation.federation is None else "joined"
+                state = "waiting" if route.code else at_once
                 entry = self._refusing.entry(job, previous, action="run", state=state)
                 if not self._book.enter(transaction, entry, previous=previous, owed=False):
                     return None
@@ -145,6 +148,10 @@ class Approving:
                     expires=now + dt.timedelta(days=days),
                 )
                 record_decision(transaction, job, decision, about)
+                if state == "joined":
+                    enter_run(
+                        transaction, entry, computation, rule=route.rule, sandbox=python.level
+                    )
         if route is None:
             return self._refusing.refuse(job, previous, decision, about)
         log_decision(job, decision, about)

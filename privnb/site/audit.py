@@ -195,6 +195,16 @@ class AuditLog:
         """The public key's hash, for reading out over the telephone."""
         return self._verifier.fingerprint
 
+    def sign(self, statement: bytes) -> bytes:
+        """Sign as this site something else than a checkpoint, and return 64 bytes.
+
+        Raises `ValueError` for what could be the text of one: its first line is a log's name, which
+        has no space in it.
+        """
+        if b" " not in statement.partition(b"\n")[0]:
+            raise ValueError("what has no space in its first line may be a checkpoint")
+        return self._key.sign(statement)
+
     def checkpoint(self, connection: sa.Connection) -> str:
         """State the log's size and root, as this transaction sees them, in a signed note."""
         size = merkle.size(connection)

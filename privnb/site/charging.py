@@ -123,10 +123,7 @@ class Charging:
             computation = stored_computation(record)
             plan = self._engine.plan(computation)
             now = self._engine.charge(plan, computation, analyst=record.sender, request=record.name)
-            paid_for = (charge.table, charge.digest, charge.accounting)
-            if (now.table, now.digest, now.accounting) != paid_for or (
-                now.loss > charge.loss or now.delta > charge.delta
-            ):
+            if not charge.covers(now):
                 raise ValueError("the reservation does not pay for the plan any more")  # noqa: TRY301
         except Exception:
             logger.exception("request %s cannot be taken up again", record.name)

@@ -33,13 +33,17 @@ __all__ = [
     "ledger",
     "requests",
     "reviews",
+    "run_inputs",
+    "runs",
     "utc_now",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised whenever the tables change; a database of a newer version is never touched."""
 _BEFORE_AUDIT = 2
 """The version that lacked reviews, and the nodes over its events; see `Database._grow`."""
+_BEFORE_RUNS = 3
+"""The version that lacked the tables of federated runs, and nothing else."""
 
 _BUSY_SECONDS = 10.0
 
@@ -209,6 +213,42 @@ decisions = sa.Table(
 )
 """Signed decisions of reviewers. Rows are added, never changed."""
 
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("analyst", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("contributions", sa.Integer, nullable=False, server_default="0"),
+    sa.UniqueConstraint("analyst", "request"),
+    sqlite_autoincrement=True,
+)
+"""Federated runs that the site takes, or took, part in: the newest attempt that it sent something
+for, and how often it did. Where a run stands is in its request's state."""
+
+run_inputs = sa.Table(
+    "run_inputs",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("analyst", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("work", sa.Text, nullable=False),
+    sa.Column("vector", sa.LargeBinary),
+    sa.Column("summed", sa.Text),
+    sa.UniqueConstraint("analyst", "request", "work"),
+    sa.Index("run_inputs_by_round", "analyst", "request", "round", "kind"),
+    sqlite_autoincrement=True,
+)
+"""What the site computed for the rounds of runs under way, written before anything of it leaves.
+``vector`` has the noise of a round on it that is drawn once; ``summed`` names the sites over which
+it may be summed, and is set once."""
+
 for _name, _when in {
     "ledger_keeps_rows": "DELETE ON ledger",
     "ledger_keeps_charges": (
@@ -221,6 +261,10 @@ for _name, _when in {
     "audit_nodes_keep_hashes": "UPDATE ON audit_nodes",
     "decisions_keep_rows": "DELETE ON decisions",
     "decisions_keep_verdicts": "UPDATE ON decisions",
+    "run_inputs_keep_vectors": (
+        "UPDATE OF seq, at, analyst, request, round, kind, work, vector ON run_inputs"
+    ),
+    "run_inputs_keep_sums": "UPDATE OF summed ON run_inputs WHEN OLD.summed IS NOT NULL",
 }.items():
     # A mistake in later code must not be able to lower a charge: the database itself refuses.
     event.listen(
@@ -341,13 +385,18 @@ class Database:
         if not sa.inspect(connection).has_table(_version.name):
             return False
         found = connection.execute(sa.select(_version.c.version)).scalar()
-        if found == _BEFORE_AUDIT:
+        if found in (_BEFORE_AUDIT, _BEFORE_RUNS):
             return False
         self._check_version(found)
         return True
 
     def _grow(self, connection: sa.Connection) -> None:
-        """Add what version 2 lacked beside whole tables; all of it, or, when killed, nothing."""
+        """Add what a version lacked beside whole tables; all of it, or, when killed, nothing."""
+        if connection.execute(sa.select(_version.c.version)).scalar() == _BEFORE_AUDIT:
+            self._add_nodes(connection)
+        connection.execute(sa.update(_version).values(version=SCHEMA_VERSION))
+
+    def _add_nodes(self, connection: sa.Connection) -> None:
         for index in requests.indexes:
             index.create(connection, checkfirst=True)
         tree = Tree()
@@ -363,7 +412,6 @@ class Database:
                     for level, made in enumerate(tree.add(body.encode()))
                 ]
             connection.execute(sa.insert(audit_nodes), nodes)
-        connection.execute(sa.update(_version).values(version=SCHEMA_VERSION))
 
     def _check_version(self, found: int | None) -> None:
         if found == SCHEMA_VERSION:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from privnb.computation import Computation, Parameters, parse_epsilon
 from privnb.dp.accounting import accounting_of
+from privnb.errors import QueryRefused, UnknownName
 from privnb.release import Answer, Estimate, PrivacyLabel
 from privnb.site.ledger import (
     DELTA_UNIT,
@@ -22,12 +23,17 @@ from privnb.site.ledger import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import pyarrow as pa
+
+    from privnb.computation import Federation
+    from privnb.dp.accounting import Price
     from privnb.dp.plan import Plan
     from privnb.dp.schema import TableSchema
+    from privnb.dp.training import TrainingPlan
     from privnb.messages import Budget
     from privnb.site.config import SiteConfig
 
-__all__ = ["Engine", "OpenTables", "Planner"]
+__all__ = ["Engine", "OpenTables", "Planner", "Priced", "budget_in_words"]
 
 _DEFAULT_EPSILON = Decimal(1)
 
@@ -48,6 +54,14 @@ class OpenTables(Protocol):
         """Say how consent restricted who is counted; empty where it does not."""
         ...
 
+    def restriction(self, table: str, purpose: str) -> str:
+        """Say the same of what was computed at several times."""
+        ...
+
+    def consenting(self, table: str, *, purpose: str) -> pa.Table | None:
+        """Return who consents now; None for a table without a consent register."""
+        ...
+
     def close(self) -> None:
         """Let go of the data."""
         ...
@@ -63,8 +77,23 @@ class Planner(Protocol):
         tables: Mapping[str, TableSchema],
         parameters: Parameters,
         epsilon: Decimal,
+        federation: Federation | None = None,
     ) -> Plan:
         """Plan, or raise `QueryRefused`."""
+        ...
+
+
+class Priced(Protocol):
+    """What has a price in privacy loss, for one table."""
+
+    @property
+    def schema(self) -> TableSchema:
+        """The table."""
+        ...
+
+    @property
+    def price(self) -> Price:
+        """The loss of all of it."""
         ...
 
 
@@ -115,9 +144,35 @@ class Engine:
             tables=self.schemas,
             parameters=computation.parameters or {},
             epsilon=epsilon,
+            federation=computation.federation,
         )
 
-    def charge(self, plan: Plan, computation: Computation, *, analyst: str, request: str) -> Charge:
+    def plan_model(self, computation: Computation, *, free: bool = False) -> TrainingPlan:
+        """Check a model that several sites are to train, and fix its mechanism and price.
+
+        Raises
+        ------
+        QueryRefused, UnknownName
+            It cannot be trained; depends only on the computation and the public schema.
+        """
+        from privnb.dp.training import ModelSpec, plan_training  # noqa: PLC0415 - OpenDP is slow
+
+        table = ", ".join(computation.tables or ())
+        if table not in self.schemas:
+            raise UnknownName.among("table", table, self.schemas, code="E_NO_TABLE")
+        asked, federation = computation.epsilon, computation.federation
+        if federation is None:
+            raise QueryRefused("A model is trained over several sites.", hint="Name them.")
+        return plan_training(
+            ModelSpec.read(computation.source),
+            schema=self.schemas[table],
+            epsilon=_DEFAULT_EPSILON if free and asked is None else parse_epsilon(asked),
+            federation=federation,
+        )
+
+    def charge(
+        self, plan: Priced, computation: Computation, *, analyst: str, request: str
+    ) -> Charge:
         """Say what a plan costs."""
         price = plan.price
         return Charge(
@@ -132,7 +187,7 @@ class Engine:
             epsilon=in_words(price.epsilon),
         )
 
-    def estimate(self, plan: Plan, *, affordable: bool | None) -> Estimate:
+    def estimate(self, plan: Plan | TrainingPlan, *, affordable: bool | None) -> Estimate:
         """Say what a plan would cost and how precise it would be."""
         return dataclasses.replace(plan.estimate(), affordable=affordable)
 
@@ -144,20 +199,33 @@ class Engine:
         """Compute on the mock twin, with the same noise."""
         return plan.release(self._tables.stream(plan.sql, mock=True))
 
+    def rows(self, sql: str, *, purpose: str, mock: bool) -> Iterator[tuple[Any, ...]]:
+        """Run SQL that a plan wrote, on the data or on the mock twin; from any thread.
+
+        What it returns is as secret as the data.
+        """
+        if mock:
+            return self._tables.stream(sql, mock=True)
+        return self._tables.stream(sql, purpose=purpose)
+
+    def consenting(self, table: str, purpose: str) -> pa.Table | None:
+        """Return who consents now; None for a table without a consent register."""
+        return self._tables.consenting(table, purpose=purpose)
+
+    def restriction(self, table: str, purpose: str) -> str:
+        """Say how consent restricted who was counted, at several times."""
+        return self._tables.restriction(table, purpose)
+
     def label(self, plan: Plan, budget: Budget) -> PrivacyLabel:
         """Describe a charged release."""
         schema = plan.schema
-        spent = accounting_of(schema).in_words(budget.epsilon_spent)
         return PrivacyLabel(
             mechanism=plan.mechanism,
             epsilon=in_words(plan.price.epsilon),
             delta=plan.delta,
             unit=_unit(schema),
             clamps=tuple(plan.clamps),
-            budget=(
-                f"epsilon {budget.epsilon_left} of {budget.epsilon_granted} left "
-                f"for {budget.purpose}; spent: {spent}"
-            ),
+            budget=budget_in_words(schema, budget),
             not_protected=_not_protected(schema),
             population=self._tables.population(schema.name, budget.purpose),
         )
@@ -178,6 +246,15 @@ class Engine:
     def close(self) -> None:
         """Let go of the data."""
         self._tables.close()
+
+
+def budget_in_words(schema: TableSchema, budget: Budget) -> str:
+    """Say what is left of a grant after a release that it paid for."""
+    spent = accounting_of(schema).in_words(budget.epsilon_spent)
+    return (
+        f"epsilon {budget.epsilon_left} of {budget.epsilon_granted} left "
+        f"for {budget.purpose}; spent: {spent}"
+    )
 
 
 def _unit(schema: TableSchema) -> str:

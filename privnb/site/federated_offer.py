@@ -15,13 +15,13 @@ MODELS = ("linear", "logistic", "poisson")
 """What `privnb.dp.training` can train."""
 
 
-def offer_of(config: SiteConfig, *, python: bool) -> FederatedOffer | None:
+def offer_of(config: SiteConfig, *, trains: bool) -> FederatedOffer | None:
     """Say under which conditions a site computes together with others; None where it does not.
 
     Parameters
     ----------
-    python
-        Whether it takes Python cells now: a sandbox may be declared, and not be there.
+    trains
+        Whether it has a sandbox that can train: one may be declared, and not be there.
     """
     federated = config.federated
     if federated is None:
@@ -32,7 +32,7 @@ def offer_of(config: SiteConfig, *, python: bool) -> FederatedOffer | None:
         min_summed=federated.min_summed,
         colluding=federated.colluding,
         idle_minutes=federated.idle_minutes,
-        training=_training(config) if python else "",
+        training=_training(config) if trains else "",
         models=MODELS,
     )
 

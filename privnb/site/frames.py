@@ -178,6 +178,20 @@ class Frames:
                     return name
         return None
 
+    def consenting(self, table: str, *, purpose: str) -> pa.Table | None:
+        """Return who consents now, one column ``unit``; None for a table without a register.
+
+        Raises `SiteFailure`, with constant wording, for a register that cannot be read.
+        """
+        register = self._registers.get(self._table(table).name)
+        if register is None:
+            return None
+        try:
+            return register.look(purpose).units
+        except Exception:  # noqa: BLE001 - whatever it is, it must look the same from outside
+            _log.exception("the consent register of table %s cannot be read", table)
+            raise _failure() from None
+
     def population(self, table: str, purpose: str) -> str:
         """Say, for a label, how consent restricted whose rows a cell got.
 
@@ -210,10 +224,7 @@ class Frames:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, it must look the same from outside
             _log.exception("rows of table %s cannot be had", name)
-            raise SiteFailure(
-                "The site could not compute the answer.",
-                hint="The owner finds the reason in the log.",
-            ) from None
+            raise _failure() from None
 
     def _table(self, name: str) -> TableConfig:
         if name not in self._tables:
@@ -226,6 +237,12 @@ class Frames:
                 rows = mock_rows(schema).drop_columns([schema.privacy_unit])
                 self._mocks[schema.name] = rows
             return self._mocks[schema.name]
+
+
+def _failure() -> SiteFailure:
+    return SiteFailure(
+        "The site could not compute the answer.", hint="The owner finds the reason in the log."
+    )
 
 
 @contextmanager

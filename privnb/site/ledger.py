@@ -131,6 +131,15 @@ class Charge:
     delta: int
     epsilon: str
 
+    def covers(self, other: Charge) -> bool:
+        """Tell whether what was paid pays for the same as another charge, and for all of it."""
+        same = (self.table, self.digest, self.accounting)
+        return (
+            same == (other.table, other.digest, other.accounting)
+            and other.loss <= self.loss
+            and other.delta <= self.delta
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableStanding:

@@ -127,17 +127,26 @@ def _open_python(config: SiteConfig, tables: Tables) -> PythonEngine | None:
         memory_mb=config.python.memory_mb,
         output_bytes=max(config.python.max_bytes, _LEAST_OUTPUT_BYTES),
     )
-    try:
-        box = Sandbox.open(
-            packages=config.python.packages,
-            limits=limits,
-            workers=config.python.workers,
-            allow_unsandboxed=config.python.allow_unsandboxed,
-        )
-    except PrivnbError as problem:
-        logger.error("Python cells are refused: %s %s", problem, problem.hint)  # noqa: TRY400 - no stack needed
+    # What nobody can approve of is not trained, and takes no memory for a worker that waits.
+    training = config.python.workers if config.federated and config.review else 0
+    box = None
+    for trainings in dict.fromkeys((training, 0)):
+        try:
+            box = Sandbox.open(
+                packages=config.python.packages,
+                limits=limits,
+                workers=config.python.workers,
+                training=trainings,
+                allow_unsandboxed=config.python.allow_unsandboxed,
+            )
+        except PrivnbError as problem:
+            what = "Federated training is" if trainings else "Python cells are"
+            logger.error("%s refused: %s %s", what, problem, problem.hint)  # noqa: TRY400 - no stack needed
+        else:
+            break
+    if box is None:
         return None
     logger.info("Python cells run in: %s", box.level)
     if box.without_bubblewrap:
         logger.info("without bubblewrap: %s", box.without_bubblewrap)
-    return PythonEngine(config, data=tables.frames, box=box)
+    return PythonEngine(config, data=tables.frames, box=box, trains=trainings > 0)

@@ -108,6 +108,9 @@ def route_of(
         return Route(rule=f"template {template.name}", code=False, output=False)
     if review is None:
         return None
+    if computation.federation is not None:
+        # There is no output that a person could look at before it leaves, so it is the code.
+        return Route(rule="review of code, of sums over sites", code=True, output=False)
     return Route(
         rule=f"review of {review.mode}",
         code=review.mode in ("code", "both"),

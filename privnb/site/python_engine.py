@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from privnb.errors import PrivnbError, QueryRefused, UnknownName
+from privnb.errors import PrivnbError, QueryRefused, RequestRefused, UnknownName
 from privnb.messages import PythonOffer, TemplateOffer
 from privnb.output import check
 from privnb.release import NO_EPSILON, PrivacyLabel
 from privnb.site.gate import UnitCounts, judge
 from privnb.site.reporting import failure
-from privnb.site.sandbox import Cell, Failed, Finished
+from privnb.site.sandbox import Cell, Failed, Finished, TrainingCell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from privnb.dp.schema import TableSchema
     from privnb.output import Output
     from privnb.site.config import SiteConfig
+    from privnb.site.parts import Consents
     from privnb.site.python_config import PythonConfig
+    from privnb.site.sandbox import Trainer
 
     class Data(UnitCounts, Protocol):
         """The rows that cells see; see `privnb.site.frames`."""
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
             """Say how consent restricted who is counted; empty where it does not."""
             ...
 
+        def consenting(self, table: str, *, purpose: str) -> pa.Table | None:
+            """Return who consents now; None for a table without a consent register."""
+            ...
+
     class Box(Protocol):
         """Where cells run; see `privnb.site.sandbox`."""
 
@@ -43,6 +50,10 @@ if TYPE_CHECKING:
 
         def run(self, cell: Cell) -> Finished | Failed:
             """Run one cell and return what it declared, or why it did not."""
+            ...
+
+        def train(self, cell: TrainingCell) -> Trainer:
+            """Begin a training, whose worker keeps its tables from round to round."""
             ...
 
         def warm(self) -> None:
@@ -55,6 +66,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["PythonEngine", "Ran"]
+
+
+logger = logging.getLogger("privnb.site")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +90,14 @@ class PythonEngine:
         The rows that cells see.
     box
         The sandbox they run in.
+    trains
+        Whether it can train, too.
     """
 
-    def __init__(self, config: SiteConfig, *, data: Data, box: Box) -> None:
+    def __init__(self, config: SiteConfig, *, data: Data, box: Box, trains: bool = False) -> None:
         if config.python is None:
             raise ValueError("the site takes no Python")
+        self.trains = trains
         self._limits: PythonConfig = config.python
         self._data = data
         self._box = box
@@ -165,6 +182,41 @@ class PythonEngine:
         )
         return Ran(output=outcome.output, findings=findings)
 
+    def consents(self, computation: Computation) -> Consents:
+        """Say who consents now to the use that a computation makes of its tables."""
+        purpose = computation.purpose or ""
+        return tuple(
+            self._data.consenting(table, purpose=purpose) for table in computation.tables or ()
+        )
+
+    def trainer(self, computation: Computation, *, mock: bool) -> Trainer:
+        """Begin a training on the rows that may be used now, or on those of the mock twins.
+
+        Raises
+        ------
+        SiteFailure
+            There are too few people in a table to hide in, or it cannot be read. The wording is
+            constant.
+        """
+        if not self.trains:
+            raise RequestRefused(
+                "This site trains no models from Python cells.",
+                hint="Ask its owner.",
+                code="E_NO_PYTHON",
+            )
+        purpose = computation.purpose or ""
+        tables = {}
+        for table in computation.tables or ():
+            tables[table] = self._data.frame(table, purpose=purpose, mock=mock)
+            if not mock and self._data.units(table, purpose=purpose) < self._limits.min_units:
+                logger.error("nobody is trained on: %s has too few people for %s", table, purpose)
+                raise failure()
+        return self._box.train(
+            TrainingCell(
+                source=computation.source, tables=tables, parameters=computation.parameters or {}
+            )
+        )
+
     def _run(self, computation: Computation, *, mock: bool) -> Finished | Failed:
         purpose = computation.purpose or ""
         outcome = self._box.run(
@@ -227,16 +279,12 @@ class PythonEngine:
         objected
             Whether a reviewer let it out although the gate had found something.
         """
-        tables = computation.tables or ()
-        units = " and ".join(dict.fromkeys(f"{self._schemas[t].unit_name}s" for t in tables))
+        units = self.units_in_words(computation)
         least = self._limits.min_units
         checked = (
             "the gate found something to look at, and a reviewer let it out"
             if objected
             else f"at least {least} {units} in each table, and behind each group recognised"
-        )
-        populations = dict.fromkeys(
-            self._data.population(table, computation.purpose or "") for table in tables
         )
         return PrivacyLabel(
             route="approval",
@@ -253,8 +301,21 @@ class PythonEngine:
             ),
             approved_by=approved_by,
             sandbox=self._box.level,
-            population=" ".join(filter(None, populations)),
+            population=self.population(computation),
         )
+
+    def units_in_words(self, computation: Computation) -> str:
+        """Name who is in the tables of a computation: persons, households."""
+        tables = computation.tables or ()
+        return " and ".join(dict.fromkeys(f"{self._schemas[t].unit_name}s" for t in tables))
+
+    def population(self, computation: Computation) -> str:
+        """Say how consent restricted whose rows a computation got; empty where it did not."""
+        said = dict.fromkeys(
+            self._data.population(table, computation.purpose or "")
+            for table in computation.tables or ()
+        )
+        return " ".join(filter(None, said))
 
     def mock_label(self) -> PrivacyLabel:
         """Describe an output from the mock twins."""

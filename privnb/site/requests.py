@@ -7,12 +7,14 @@ A request is named by its sender and the sender's name for it. Its states::
                ├─▶ reserved ──▶ answered   the reply is stored with the ledger's entry
                │        └─────▶ failed     charged, without an answer; the reply says so
                ├─▶ interrupted  an agent died over it before deciding; tried once more
+               ├─▶ joined ────▶ answered, refused, failed
                └─▶ waiting ──▶ approved ──▶ running ──▶ held ──▶ cleared ──▶ answered
-                      │                         │         │
-                      └──▶ denied ──▶ refused   └▶ failed └──▶ denied ──▶ refused
+                      │            │            │         │
+                      └▶ denied    └▶ joined    └▶ failed └──▶ denied ──▶ refused
 
-The last two lines are Python computations: see `privnb.site.approving`. Reviewers move them from
-waiting and held (`privnb.site.review`), the agent does all else.
+A request that is ``joined`` takes part in a federated run, for as long as that goes on: see
+`privnb.site.federating`. The last two lines are Python computations: see `privnb.site.approving`.
+Reviewers move them from waiting and held (`privnb.site.review`), the agent does all else.
 
 A row belongs to one agent, which alone works on it while it lives (`privnb.site.liveness`). A reply
 is *owed* from the moment it is stored, or its price reserved, until the exchange has taken it.

@@ -27,6 +27,7 @@ State: TypeAlias = Literal[
     "waiting for review",
     "approved",
     "running",
+    "joined",
     "output in review",
     "released",
     "refused",
@@ -37,6 +38,7 @@ STATES: dict[str, State] = {
     "approved": "approved",
     "running": "running",
     "reserved": "running",
+    "joined": "joined",
     "held": "output in review",
     "cleared": "approved",
     "answered": "released",
@@ -151,7 +153,7 @@ def _decided(review: Review, made: Sequence[Decision]) -> str:
     return "; ".join(parts) or (review.rule if review.state in _LET_PASS else "")
 
 
-_LET_PASS = {"approved", "running", "held", "cleared", "answered"}
+_LET_PASS = {"approved", "running", "joined", "held", "cleared", "answered"}
 
 
 def _problem(reply: bytes | None) -> str:

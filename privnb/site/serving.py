@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from privnb.site.audit import AuditLog
     from privnb.site.config import SiteConfig
     from privnb.site.database import Database
-    from privnb.site.engine import Engine
+    from privnb.site.engine import Engine, Priced
     from privnb.site.refusing import Refusing
     from privnb.site.requests import Record, RequestBook
 
@@ -52,6 +52,7 @@ class Serving:
         refusing: Refusing,
         audit: AuditLog,
         python: PythonOffer | None,
+        trains: bool,
         today: Callable[[], dt.date],
     ) -> None:
         self._config = config
@@ -61,6 +62,7 @@ class Serving:
         self._refusing = refusing
         self._audit = audit
         self._python = python
+        self._trains = trains
         self._today = today
 
     def serve(
@@ -128,6 +130,11 @@ class Serving:
                 return Reply(request=job.name, digest=None, description=self._describe(job.sender))
 
     def _about(self, job: ArrivedJob, action: str, computation: Computation) -> Reply:
+        if computation.kind == "model":
+            model = self._engine.plan_model(computation)
+            affordable = self._affordable(job, model, computation)
+            estimate = self._engine.estimate(model, affordable=affordable)
+            return Reply(request=job.name, digest=computation.digest, estimate=estimate)
         plan = self._engine.plan(computation, free=action == "mock")
         if action == "mock":
             return Reply(
@@ -164,10 +171,10 @@ class Serving:
             consents=tuple(entry for entry in consents if entry.table in self._engine.terms),
             python=self._python,
             legal={name: terms.legal for name, terms in self._config.purposes.items()} or None,
-            federated=offer_of(self._config, python=self._python is not None),
+            federated=offer_of(self._config, trains=self._trains),
         )
 
-    def _affordable(self, job: ArrivedJob, plan: Plan, computation: Computation) -> bool | None:
+    def _affordable(self, job: ArrivedJob, plan: Priced, computation: Computation) -> bool | None:
         if computation.purpose is None:
             return None
         charge = self._engine.charge(plan, computation, analyst=job.sender, request=job.name)

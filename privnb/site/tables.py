@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import duckdb
+import pyarrow as pa
 
 from privnb.dp.bounding import UNIT
 from privnb.dp.literals import quoted as identifier
@@ -158,6 +159,15 @@ class Tables:
         """
         consents = self._registers.get(table)
         return consents.population(purpose, seen=consents.used(purpose).seen) if consents else ""
+
+    def consenting(self, table: str, *, purpose: str) -> pa.Table | None:
+        """Return who consents now; see `privnb.site.frames.Frames.consenting`."""
+        return self.frames.consenting(table, purpose=purpose)
+
+    def restriction(self, table: str, purpose: str) -> str:
+        """Say, for a label, how consent restricted who was counted at several times."""
+        consents = self._registers.get(table)
+        return "" if consents is None else consents.population(purpose)
 
     def _restrict(self, cursor: duckdb.DuckDBPyConnection, sql: str, purpose: str | None) -> None:
         """Give this cursor alone a view of each table in ``sql`` that has a consent register.

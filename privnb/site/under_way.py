@@ -27,6 +27,7 @@ from privnb.site.python_engine import PythonEngine, Ran
 from privnb.site.refusing import Outgoing, public
 from privnb.site.reporting import failure
 from privnb.site.requests import Record, RequestBook, Standing
+from privnb.site.run_ending import enter_run
 from privnb.site.runs import Runs
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from privnb.computation import Computation
     from privnb.site.config import SiteConfig
     from privnb.site.database import Database
+    from privnb.site.federating import Federating
     from privnb.site.liveness import AgentLock
     from privnb.site.sandbox import Failed
 
@@ -54,6 +56,9 @@ _SURE_SECONDS = 60.0
 _FORGET_SECONDS = 60.0
 """How long the result of a mock run is kept for a job that is not shown again."""
 _DUE = ("approved", "running", "cleared", "denied")
+_NOT_TRIED = (
+    "A cell for several sites is not run beforehand: its rounds are the analyst's to choose."
+)
 
 
 class UnderWay:
@@ -69,6 +74,7 @@ class UnderWay:
         python: PythonEngine | None,
         approvals: Approvals,
         endings: Endings,
+        federating: Federating,
         database: Database,
         book: RequestBook,
         lock: AgentLock,
@@ -78,6 +84,7 @@ class UnderWay:
         self._python = python
         self._approvals = approvals
         self._endings = endings
+        self._federating = federating
         self._database = database
         self._book = book
         self._lock = lock
@@ -114,6 +121,8 @@ class UnderWay:
             self._announce(record.name, computation.digest)
             self._prepare(record, computation, python)
             self._parked.add((record.sender, record.name))
+        elif record.state == "joined":
+            self._federating.begin(record)
         else:
             self._start(record, computation, python)
 
@@ -221,11 +230,15 @@ class UnderWay:
         if record.attempts >= ATTEMPTS:
             logger.error("request %s is given up: it was interrupted twice", record.name)
             return self._end(record, Refusal(problem=failure(), failed=True))
+        python = self._require_python()
         running = dataclasses.replace(
             record, state="running", agent=self._lock.name, attempts=record.attempts + 1
         )
         with self._database.write() as transaction:
             _, computation = self._found(transaction, record)
+            joins = computation.federation is not None
+            if joins:
+                running = dataclasses.replace(running, state="joined", attempts=record.attempts)
             refused = self._approvals.objection(transaction, record.sender, computation)
             route = self._approvals.route(computation)
             sound = self._approvals.may_run(transaction, record, route)
@@ -233,13 +246,17 @@ class UnderWay:
             moved = refused is None and self._book.move(
                 transaction, record, state=to.state, agent=to.agent, attempts=to.attempts
             )
+            if moved and sound and joins:
+                enter_run(transaction, running, computation, rule=route.rule, sandbox=python.level)
         if refused is not None:
             return self._end(record, Refusal(problem=refused))
         if not sound:
             logger.error("request %s waits again: its approvals do not verify", record.name)
+        elif moved and joins:
+            self._federating.begin(running)
         elif moved:
             logger.info("run request=%s", record.name)
-            self._start(running, computation, self._require_python())
+            self._start(running, computation, python)
         return []
 
     def _release_cleared(self, record: Record) -> list[Ended]:
@@ -294,6 +311,9 @@ class UnderWay:
 
     def _prepare(self, record: Record, computation: Computation, python: PythonEngine) -> None:
         """Run a cell on the mock twin, for the reviewers to see."""
+        if computation.federation is not None:
+            self._keep_mock(record.sender, record.name, _NOT_TRIED)
+            return
         key = (record.sender, record.name, "prepare")
         if not self.runs.start(key, lambda: python.mock(computation)):
             self._keep_mock(record.sender, record.name, "It was not run: too many at once.")

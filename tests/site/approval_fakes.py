@@ -87,6 +87,9 @@ class FakeData:
     def matches_hidden(self, table, *, purpose, values):
         return None
 
+    def consenting(self, table, *, purpose):
+        return None
+
     def population(self, table, purpose):
         return f"Everybody who consented to {purpose}."
 

@@ -81,6 +81,11 @@ class FakeTables:
     def population(self, table: str, purpose: str) -> str:
         return ""
 
+    restriction = population
+
+    def consenting(self, table: str, *, purpose: str) -> None:
+        return None
+
     def close(self) -> None:
         pass
 
@@ -112,7 +117,7 @@ class FakePlan:
         return Answer(columns=(column,), rows=((noisy,),), half_widths=((12.0,),))
 
 
-def fake_planner(sql, *, tables, parameters, epsilon):
+def fake_planner(sql, *, tables, parameters, epsilon, federation=None):
     """Accept any SELECT; a comment in it chooses a failure or a price for rare groups."""
     if "CRASH" in sql:
         raise ZeroDivisionError("a bug in the planner")
@@ -218,15 +223,17 @@ class Site:
         self.agent = self.new_agent()
 
     def new_agent(self, **kwargs) -> Agent:
+        options = {
+            "audit": AuditLog.open(self.directory / "state", origin=ORIGIN),
+            "planner": fake_planner,
+        }
         return Agent(
             self.config,
             port=self.port,
             tables=self.tables,
             database=self.database,
             state=self.directory / "state",
-            audit=AuditLog.open(self.directory / "state", origin=ORIGIN),
-            planner=fake_planner,
-            **kwargs,
+            **options | kwargs,
         )
 
     def grant(self, epsilon: str = "4", *, analyst: str = ANA, **fields) -> None:

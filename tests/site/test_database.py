@@ -79,6 +79,27 @@ def test_a_database_of_an_older_layout_is_not_touched_and_not_called_damaged(pat
         Database.open(path)
 
 
+def test_a_database_without_runs_gets_their_tables(path):
+    """Version 3 was the same but for the tables of federated runs."""
+    Database.open(path).close()
+    connection = sqlite3.connect(path)
+    whole = set(connection.execute("SELECT type, name FROM sqlite_master"))
+    connection.executescript(
+        "DROP TABLE runs; DROP TABLE run_inputs; UPDATE schema_version SET version = 3;"
+        "INSERT INTO grants VALUES (1, 'now', 'ana', 'visits', 'research', '4', NULL, 0);"
+    )
+    connection.close()
+    database = Database.open(path)
+    with database.read() as snapshot:
+        assert snapshot.execute(sa.select(tables.grants.c.epsilon)).scalar() == "4"
+    database.close()
+    connection = sqlite3.connect(path)
+    assert set(connection.execute("SELECT type, name FROM sqlite_master")) == whole
+    version = connection.execute("SELECT version FROM schema_version").fetchall()
+    connection.close()
+    assert version == [(tables.SCHEMA_VERSION,)]
+
+
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" * 300])
 def test_a_damaged_database_is_named_and_kept(path, content):
     path.parent.mkdir()

@@ -46,7 +46,7 @@ def load(tmp_path):
 
 def test_without_the_section_nothing_is_computed_together(load):
     assert load("").federated is None
-    assert offer_of(load(""), python=True) is None
+    assert offer_of(load(""), trains=True) is None
 
 
 def test_an_empty_section_has_careful_defaults(load):
@@ -59,7 +59,7 @@ def test_the_owner_s_words_count(load):
     found = load(f"{SECTION}min_sites = 5\nmin_summed = 4\ncolluding = 1\nidle_minutes = 7\n")
     assert found.federated.partners == (RIVERSIDE, LAKESIDE)
     assert (found.federated.min_sites, found.federated.min_summed) == (5, 4)
-    offer = offer_of(found, python=True)
+    offer = offer_of(found, trains=True)
     assert offer.partners == (str(RIVERSIDE), str(LAKESIDE))
     assert (offer.colluding, offer.idle_minutes, offer.training) == (1, 7, "")
 
@@ -103,9 +103,9 @@ def test_training_is_approved_of_by_reviewers_in_words(load):
     key = "ed25519:" + "A" * 43 + "="
     review = '[python]\n[review]\nreview = "output"\nneeded = 1\n[review.reviewers]\n'
     review += f'"a@b.example" = "{key}"\n'
-    offer = offer_of(load(SECTION + review), python=True)
+    offer = offer_of(load(SECTION + review), trains=True)
     assert offer.training.startswith("1 of 1 reviewers approve of the code")
-    assert offer_of(load(SECTION + review), python=False).training == ""
+    assert offer_of(load(SECTION + review), trains=False).training == ""
 
 
 # The command line
