@@ -9,13 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
 from audited_site import ANA, CAROL, AuditedSite
+from hypothesis import given, settings
 
 import privnb.audit
 from privnb.audit import (
+    Checkpoint,
     Unproved,
     VerifierKey,
+    leaf_hash,
     main,
     open_checkpoint,
     sign_checkpoint,
@@ -111,17 +115,19 @@ def test_it_begins_with_the_logs_of_earlier_checkpoints(log, tmp_path, files):
 
 def tampered(lines: list[bytes]):
     """Ways to change an export, each with what is said of it."""
+    said = "It is not in canonical JSON"
     yield lines[:-1], "ends after line 9; the checkpoint states 10"
     yield [], "ends after line 0"
     yield [*lines, lines[0]], "Line 11: the checkpoint states only 10"
     yield lines[1:] + lines[:1], "some event was changed, added, left out or moved"
     yield [lines[1], lines[0], *lines[2:]], "some event was changed"
     yield [lines[0].replace(b"decision", b"decisioN"), *lines[1:]], "some event was changed"
-    yield [*lines[:3], lines[3].replace(b'{"event', b'{ "event'), *lines[4:]], "Line 4: It is not"
-    yield [*lines[:3], lines[3].replace(b'"event":{', b'"event":{ '), *lines[4:]], "Line 4: the eve"
-    yield [*lines[:3], lines[3][:-2] + b',"x":1}\n', *lines[4:]], "Line 4: It is not one exported"
-    yield [*lines[:3], lines[3][:-1], *lines[4:]], "Line 4: It is not one exported"
-    yield [*lines[:9], lines[9][:-1]], "Line 10: It is not one exported"
+    yield [*lines[:3], lines[3].replace(b'{"event', b'{ "event'), *lines[4:]], f"Line 4: {said}"
+    yield [*lines[:3], lines[3].replace(b'"event":{', b'"event":{ '), *lines[4:]], f"Line 4: {said}"
+    yield [*lines[:3], lines[3][:-2] + b',"x":1}\n', *lines[4:]], f"Line 4: {said}"
+    yield [*lines[:3], lines[3][:-1], *lines[4:]], f"Line 4: {said}"
+    yield [*lines[:3], lines[3][:-1] + b" ", *lines[4:]], f"Line 4: {said}"
+    yield [*lines[:9], lines[9][:-1]], f"Line 10: {said}"
     yield [*lines[:9], lines[9][:20]], "Line 10: It is not one exported"
     yield [b"\n", *lines], "Line 1: It is not one exported"
     yield [b"\xef\xbb\xbf" + lines[0], *lines[1:]], "Line 1: It is not one exported"
@@ -129,8 +135,8 @@ def tampered(lines: list[bytes]):
     yield [b'{"event":[],"openings":{}}\n', *lines[1:]], "Line 1: It is not one exported"
     yield [b'{"event":{"a":NaN},"openings":{}}\n', *lines[1:]], "Line 1: It is not one exported"
     yield [b'{"event":' + b"[" * 100_000 + b"\n", *lines[1:]], "Line 1: It is not one exported"
-    yield [b'{"event":{"a":1,"a":1},"openings":{}}\n', *lines[1:]], "Line 1: the event is not in ca"
-    yield [b'{"event":{"a":1e999},"openings":{}}\n', *lines[1:]], "Line 1: the event is not in ca"
+    yield [b'{"event":{"a":1,"a":1},"openings":{}}\n', *lines[1:]], f"Line 1: {said}"
+    yield [b'{"event":{"a":1e999},"openings":{}}\n', *lines[1:]], f"Line 1: {said}"
     deep = b'{"a":' * 900 + b"1" + b"}" * 900
     yield [b'{"event":' + deep + b',"openings":{}}\n', *lines[1:]], "some event was changed"
     yield [lines[0].replace(ANA.encode(), b"bob"), *lines[1:]], "Line 1: The opening of 'analyst'"
@@ -140,8 +146,11 @@ def tampered(lines: list[bytes]):
         [*lines[:9], lines[9].replace(b"{}}", b'{"kind":{"salt":"00","value":"start"}}}')],
         "Line 10: The opening of 'kind'",
     )
-    said = "The openings are not in canonical JSON"
     yield [*lines[:9], lines[9].replace(b"{}}", b"{ }}")], f"Line 10: {said}"
+    event, opened = lines[9][:-2].split(b',"openings":')
+    turned = b'{"openings":' + opened + b',"event":' + event.removeprefix(b'{"event":') + b"}\n"
+    yield [*lines[:9], turned], f"Line 10: {said}"
+    yield [*lines[:9], lines[9][:-1] + b"}"], f"Line 10: {said}"
     for old, new in (
         (b'{"analyst":', b'{"analyst":{"salt":"00","value":"mallory@evil.example"},"analyst":'),
         (b'{"analyst":', b'{ "analyst":'),
@@ -153,12 +162,12 @@ def tampered(lines: list[bytes]):
         yield [changed, *lines[1:]], f"Line 1: {said}"
 
 
-@pytest.mark.parametrize("number", range(30))
+@pytest.mark.parametrize("number", range(33))
 def test_what_is_wrong_is_said_and_where(files, log, number):
     path, _ = files
     lines = path.read_bytes().split(b"\n")[:-1]
     ways = list(tampered([line + b"\n" for line in lines]))
-    assert len(ways) == 30
+    assert len(ways) == 33
     changed, said = ways[number]
     path.write_bytes(b"".join(changed))
     with pytest.raises(Unproved) as refused:
@@ -167,13 +176,41 @@ def test_what_is_wrong_is_said_and_where(files, log, number):
     assert said in str(refused.value)
 
 
+WORDS = st.sampled_from(["", "a", "b", "c", "é", 'say "so"']) | st.text(max_size=2)
+PLAIN = st.dictionaries(WORDS, WORDS | st.dictionaries(WORDS, WORDS, max_size=3), max_size=3)
+EVENTS = PLAIN | st.dictionaries(WORDS, PLAIN | st.none() | st.integers(), max_size=3)
+WAYS = {
+    "as it must be": {},
+    "with spaces": {"separators": (", ", ":")},
+    "in any order": {"sort_keys": False},
+    "with more escapes": {"ensure_ascii": True},
+}
+
+
+@settings(derandomize=True, max_examples=300)
+@given(event=EVENTS, way=st.sampled_from([*WAYS]), twice=st.booleans())
+def test_a_line_holds_only_as_it_must_be_written(event, way, twice):
+    usual = {"separators": (",", ":"), "sort_keys": True, "ensure_ascii": False}
+    canonical = json.dumps(event, **usual)
+    written = json.dumps(event, **usual | WAYS[way])
+    if twice and event:
+        written = f'{{{json.dumps(next(iter(event)))}:"",{written[1:]}'
+    stated = Checkpoint(origin="log", size=1, root=leaf_hash(canonical.encode()))
+    line = f'{{"event":{written},"openings":{{}}}}\n'.encode()
+    if written == canonical:
+        assert verify_export([line], checkpoints=[stated]) == 1
+        return
+    with pytest.raises(Unproved, match="Line 1: It is not in canonical JSON"):
+        verify_export([line], checkpoints=[stated])
+
+
 def test_a_line_that_is_not_canonical_is_found_among_many(log, tmp_path):
     log.fill(1500)
     path, note = export(log, tmp_path / "events.jsonl")
     lines = path.read_bytes().split(b"\n")
     lines[1234] = lines[1234].replace(b'"number":1234', b'"number": 1234')
     path.write_bytes(b"\n".join(lines))
-    with pytest.raises(Unproved, match="Line 1235: the event is not in canonical JSON"):
+    with pytest.raises(Unproved, match="Line 1235: It is not in canonical JSON"):
         check((path, note), log)
 
 
