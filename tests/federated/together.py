@@ -46,7 +46,7 @@ VISITS = TableSchema(
     columns=(
         Column(name="zper", type="integer", nullable=False),
         Column(name="plan_type", type="string", nullable=False, values=PLANS),
-        Column(name="mdvis", type="integer", nullable=False, bounds=Bounds(lower=0, upper=30)),
+        Column(name="mdvis", type="integer", nullable=False, bounds=Bounds(lower=0.0, upper=30.0)),
     ),
     privacy_unit="zper",
     max_rows_per_unit=5,
