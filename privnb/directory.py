@@ -142,17 +142,14 @@ class Directory:
     ) -> T:
         """Return what a requirement on all sites at once makes of what they say, or what it raises.
 
-        Sites are asked again as in `offering`; each has to have said something once.
+        Sites are asked anew: what they do together depends on what each of them publishes now, and
+        would fail, once paid for, where that has changed.
 
         Raises
         ------
         ResultPending
             A site has never said anything about itself.
         """
-        known = self.recalled(sites)
-        if len(known) == len(sites):
-            with contextlib.suppress(PrivnbError):
-                return require(known)
         self.describe()
         known = self.recalled(sites)
         silent = [name for name in sites if name not in known]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from privnb.directory import Directory
     from privnb.dispatch import Dispatch
     from privnb.dp.training import ModelSpec
+    from privnb.federated.local_app import LocalApp
     from privnb.federated.opening import Opening
     from privnb.federated.runs import FederatedRun
     from privnb.messages import SiteDescription
@@ -218,8 +219,7 @@ class AsksTogether:
         UnknownName, RequestRefused, NotAPeer, KeyChanged
             As in `totals`.
         """
-        from privnb.federated.local_app import run_here  # noqa: PLC0415 - Flower takes long
-
+        run_here = _runner()
         chosen = self._directory.chosen(sites)
         self._require_purpose(purpose, chosen, mock=mock)
         who, computation = self._training(
@@ -266,9 +266,9 @@ class AsksTogether:
         colluding: int = 0,
     ) -> Preview:
         """Tell what would become of a training at each site. Costs nothing, touches no data."""
-        from privnb.federated.local_app import run_here  # noqa: PLC0415 - Flower takes long
         from privnb.preview import Preview  # noqa: PLC0415 - only here
 
+        run_here = _runner()
         chosen = self._directory.chosen(sites)
         self._directory.describe()
         _, computation = self._training(
@@ -374,7 +374,7 @@ class AsksTogether:
             colluding=colluding,
         )
         first = next(iter(plans.values()))
-        return self._estimated(chosen, computation, first.estimate(sites=len(chosen)))
+        return self._estimated(chosen, computation, first.estimate())
 
     # What they share
 
@@ -509,6 +509,19 @@ class AsksTogether:
         affordable = False if False in paid else None if None in paid or problems else True
         whole = dataclasses.replace(whole, affordable=affordable)
         return Estimates(by_site={" + ".join(chosen): whole}, problems=problems)
+
+
+def _runner() -> Callable[..., LocalApp]:
+    """Return what runs a training cell here; raises `QueryRefused` without Flower."""
+    try:
+        from privnb.federated.local_app import run_here  # noqa: PLC0415 - Flower takes long
+    except ModuleNotFoundError:
+        raise QueryRefused(
+            "Training needs Flower, which is not installed here.",
+            hint="Run: pip install 'privnb[federated]'",
+            code="E_NO_FLOWER",
+        ) from None
+    return run_here
 
 
 def _spec(model: str, *, target: str, features: Sequence[str]) -> ModelSpec:

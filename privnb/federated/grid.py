@@ -10,12 +10,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from privnb.errors import QueryRefused
-from privnb.federated import flower
+from privnb.federated.flower import (
+    SITE,
+    Array,
+    ArrayRecord,
+    Message,
+    MetricRecord,
+    RecordDict,
+    run_named,
+)
 from privnb.federated.messages import Work
 from privnb.federated.vectors import Mean, forms_of, mean_of, packed
 
 # isort: split
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 if TYPE_CHECKING:
@@ -55,11 +62,11 @@ class SumGrid(Grid):
         weighted_by: str,
         summed: Callable[[Work, bytes], Summed],
     ) -> None:
-        self._nodes = tuple(range(flower.SERVER + 1, flower.SERVER + 1 + sites))
+        self._nodes = tuple(range(SITE, SITE + sites))
         self._rounds = rounds
         self._weighted_by = weighted_by
         self._summed = summed
-        self._run = flower.run_named()
+        self._run = run_named()
         self.round = 1
         """Which round it is; whoever drives the rounds says so."""
         self.last: tuple[Summed, Mean] | None = None

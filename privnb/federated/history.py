@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -189,7 +190,8 @@ class RunFiles:
     def checkpoint(self) -> Checkpoint:
         """Return where the run stands. Raises `StateError` if that cannot be read."""
         try:
-            with np.load(self.folder / "checkpoint.npz", allow_pickle=False) as stored:
+            data = io.BytesIO((self.folder / "checkpoint.npz").read_bytes())
+            with np.load(data, allow_pickle=False) as stored:
                 written = stored["meta"].tobytes()
                 meta = wire.decode(_Meta, written, what="A checkpoint", limit=_LONGEST_META)
                 return Checkpoint(
@@ -199,7 +201,7 @@ class RunFiles:
                     history=meta.history,
                     remarks=meta.remarks,
                 )
-        except (OSError, ValueError, KeyError, EOFError, BadMessage):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, BadMessage):
             raise self._damaged("checkpoint.npz") from None
 
     def finish(self, outcome: Outcome) -> None:

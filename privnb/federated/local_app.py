@@ -13,12 +13,9 @@ import numpy as np
 import pandas as pd
 
 from privnb.errors import QueryRefused
-from privnb.federated import flower
+from privnb.federated.flower import ClientApp, has_function
 from privnb.federated.messages import MAX_ROUND_BYTES
 from privnb.federated.vectors import forms_of
-
-# isort: split
-from flwr.clientapp import ClientApp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +77,7 @@ def run_here(source: str, *, parameters: Parameters) -> LocalApp:
             hint="Write: from flwr.clientapp import ClientApp; app = ClientApp()",
             code="E_OUTPUT",
         )
-    if not flower.has_function(app, "train"):
+    if not has_function(app, "train"):
         raise QueryRefused(
             "The app does not say how it trains.",
             hint="Decorate a function: @app.train() def train(msg, context): …",
@@ -90,7 +87,7 @@ def run_here(source: str, *, parameters: Parameters) -> LocalApp:
     return LocalApp(
         initial=initial,
         by_name=isinstance(space["initial"], dict),
-        evaluates=flower.has_function(app, "evaluate"),
+        evaluates=has_function(app, "evaluate"),
     )
 
 

@@ -66,15 +66,16 @@ def train(conductor: Conductor, files: RunFiles, *, plan: RunPlan, strategy: Fed
 
     Raises as `Conductor.sum` and `SumGrid.send_and_receive` do, and what the strategy raises.
     """
-    from privnb.federated import flower  # noqa: PLC0415 - Flower takes long
-
-    # isort: split
-    from flwr.app import Array, ArrayRecord, ConfigRecord  # noqa: PLC0415
-
+    from privnb.federated.flower import (  # noqa: PLC0415 - Flower takes long
+        Array,
+        ArrayRecord,
+        ConfigRecord,
+        identify,
+    )
     from privnb.federated.grid import SumGrid  # noqa: PLC0415
     from privnb.federated.strategies import quiet, remembered, restore, words  # noqa: PLC0415
 
-    flower.identify()
+    identify()
     rounds = conductor.federation.rounds
     start = files.checkpoint()
     restore(strategy, start.state)

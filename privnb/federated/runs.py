@@ -95,7 +95,10 @@ class FederatedRun:
         self._starting = threading.Lock()
         self._ended_at: float | None = None
         self._release: FederatedRelease | None = None
-        self._recall()
+        if not self._recall():
+            self._restore(self._files.checkpoint())
+            if self.progress.by_round:
+                self._board.state("stopped")
 
     # What was asked
 

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privnb.errors import QueryRefused, StateError, UnknownName
-from privnb.federated import flower
+from privnb.federated.flower import Array, ArrayRecord
 
 # isort: split
-from flwr.app import Array, ArrayRecord
 from flwr.serverapp import strategy as flwr_strategies
 from flwr.serverapp.strategy import (
     FedAdagrad,
@@ -254,6 +253,3 @@ def _refusal(name: str, why: str) -> QueryRefused:
         hint=f"Strategies that only take the mean are: {', '.join(NAMES)}.",
         code="E_STRATEGY",
     )
-
-
-_ = flower  # imported for what it sets before Flower is
