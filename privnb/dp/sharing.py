@@ -99,7 +99,9 @@ def _bounds_of(vector: Vector) -> list[float] | None:
     if column is None or column.bounds is None or vector.kind == "count":
         return None
     point = fixed_point(column)
-    return [column.bounds.lower, column.bounds.upper, point.scale, point.lower, point.upper]
+    # A schema that went through JSON has 0.0 where the owner wrote 0.
+    told = (column.bounds.lower, column.bounds.upper, point.scale, point.lower, point.upper)
+    return [float(number) for number in told]
 
 
 def difference(plans: Mapping[str, Plan]) -> str | None:

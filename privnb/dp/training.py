@@ -20,7 +20,7 @@ from privnb import wire
 from privnb.computation import parse_epsilon
 from privnb.dp.accounting import Accounting, Price, accounting_of
 from privnb.dp.contributions import Contributions, Phase, bin_edges, blocks_of
-from privnb.dp.design import Design, Levels, Number, Rows, design_of
+from privnb.dp.design import Design, Levels, Number, Rows, Target, design_of
 from privnb.dp.fitting import Fit, Fitter
 from privnb.dp.groups import widened
 from privnb.dp.models import ModelSpec
@@ -335,14 +335,19 @@ class TrainingPlan:
             "loss": self.price.loss,
             "model": self.spec.model,
             "rows": self.schema.max_rows_per_unit,
-            "target": [target.name, target.scale, target.lower, target.span, target.top],
+            # A schema that went through JSON has 0.0 where the owner wrote 0.
+            "target": [target.name, *map(float, _numbers_of(target))],
             "features": [_described(term) for term in self.design.terms],
         }
 
 
+def _numbers_of(target: Target) -> tuple[float, ...]:
+    return target.scale, target.lower, target.span, target.top
+
+
 def _described(term: Number | Levels) -> list[Any]:
     if isinstance(term, Number):
-        return [term.column.name, term.middle, term.half]
+        return [term.column.name, float(term.middle), float(term.half)]
     return [term.column.name, list(term.values)]
 
 

@@ -14,9 +14,10 @@ from privnb.computation import Federation
 from privnb.dp.noise import GAUSSIAN, gaussian_measurement
 from privnb.dp.pieces import LEAST_SCALE, add_piece, excess, piece_scale, proven_loss
 from privnb.dp.planner import plan
-from privnb.dp.schema import Bounds, UnitBounds
+from privnb.dp.schema import Bounds, TableSchema, UnitBounds
 from privnb.dp.sharing import difference, estimate_total, form, mechanism, require_shareable
 from privnb.errors import QueryRefused
+from privnb.wire import decode, encode
 
 FALSE_ALARM = 1e-6
 SITES = ("northside", "riverside", "lakeside")
@@ -283,6 +284,13 @@ def test_what_changes_no_number_keeps_nobody_from_adding_up(planned, schema_with
     plans = {"northside": planned(TOTALS), "riverside": planned(TOTALS, other)}
     assert difference(plans) is None
     assert form(plans["northside"]) == form(plans["riverside"])
+
+
+def test_a_schema_that_went_through_json_has_the_same_form(planned, schema):
+    sent = decode(TableSchema, encode(schema), what="it")
+    for whole in (0, 0.0):
+        own = changed(sent, "visits", bounds=Bounds(lower=whole, upper=25))
+        assert form(planned(TOTALS, own)) == form(planned(TOTALS, schema))
 
 
 def test_more_epsilon_is_another_form(planned):
