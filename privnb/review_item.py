@@ -43,6 +43,8 @@ class ReviewItem:
     needed: int
     reviewers: tuple[str, ...]
 
+    federation: tuple[tuple[str, str], ...] = ()
+    """Of a cell for several sites: with whom it is computed and how, name by name."""
     findings: tuple[str, ...] = ()
     """What a scan of the code says, in words, each with its line."""
     imports: tuple[str, ...] = ()

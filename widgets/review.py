@@ -288,7 +288,7 @@ def _facts(item: ReviewItem) -> list[tuple[str, str]]:
     facts = (
         ("request", item.request),
         ("tables", ", ".join(item.tables)),
-        ("declares", declared),
+        *(item.federation or (("declares", declared),)),
         ("waiting since", f"{minute(item.since)} UTC"),
         ("expires", f"{minute(item.expires)} UTC"),
         ("rule", item.rule),

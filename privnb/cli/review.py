@@ -271,6 +271,7 @@ def _print_facts(out: Console, item: ReviewItem) -> None:
         "Purpose": item.purpose,
         "Tables": ", ".join(item.tables),
         "Output": item.output_name or "the last expression",
+        **{name.capitalize(): value for name, value in item.federation},
         "State": item.state,
         "Since": item.since,
         "Expires": item.expires,
@@ -278,6 +279,8 @@ def _print_facts(out: Console, item: ReviewItem) -> None:
         "Approvals": f"{len(item.approvals)} of {item.needed}{agreed}; {', '.join(others)} may too",
         "Digest": item.digest,
     }
+    if item.federation:
+        facts["Output"] = "none: only sums over the sites are seen"
     if item.stage == "output" and item.output_digest:
         facts["Of output"] = item.output_digest
     for name, value in (item.parameters or {}).items():

@@ -14,6 +14,7 @@ from privnb.review_item import ReviewItem
 from privnb.site import ledger
 from privnb.site.config import load_config
 from privnb.site.database import Database, decisions, requests, reviews
+from privnb.site.federation_words import facts_of
 from privnb.site.grants import all_grants
 from privnb.site.opening import database_path
 from privnb.site.review import (
@@ -257,6 +258,7 @@ class Desk:
             reviewers=tuple(self._config.reviewers),
             output_digest=review.output_digest,
             gate=review.gate_findings,
+            federation=facts_of(computation.federation),
             **details,  # type: ignore[arg-type]
         )
 

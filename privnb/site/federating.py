@@ -366,6 +366,7 @@ class Federating:
             ask, blob = read_ask(name, data)
             if ask.step == "end":
                 self._end(run, ended="" if ask.finished else "its analyst gave it up")
+                self._port.forget_run(*run.key)
                 return
             if ask.step == "contribute":
                 work = self._contributing.prepare(run, ask, blob)

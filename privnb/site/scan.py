@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from privnb import wire
 from privnb.computation import MAX_SOURCE_BYTES
+from privnb.site.federation_words import facts_of
 from privnb.site.scan_code import Code, parse
 from privnb.site.scan_rules import (
     RULES,
@@ -36,6 +37,8 @@ __all__ = ["MOST_LINES", "Scan", "difference", "scan", "similarity"]
 MOST_LINES = 1500
 """The longest code that is compared line by line: comparing takes the square of it."""
 
+_FLOWER = "flwr"
+"""Offered beside the packages where several sites train."""
 _MOST_OF_A_KIND = 12
 _MOST_FINDINGS = 120
 _MOST_NAMES = 300
@@ -79,6 +82,8 @@ def scan(
     source = computation.source[:MAX_SOURCE_BYTES]
     wanted = computation.tables or ()
     tables = {schema.name: schema for schema in schemas if schema.name in wanted}
+    if computation.federation is not None:
+        packages = (*packages, _FLOWER)
     remarks = list(text_remarks(source))
     tree = parse(source)
     if tree is None:
@@ -87,7 +92,8 @@ def scan(
     code = Code(source, tree, {name: _columns(schema) for name, schema in tables.items()})
     for rule in RULES:
         remarks += rule(code)
-    remarks += declared_output(code, computation.output)
+    if computation.federation is None:  # sums of several sites are what comes of it otherwise
+        remarks += declared_output(code, computation.output)
     remarks += _unit_remarks(code, tables.values())
     remarks += _not_offered(code, packages)
     remarks += _from_bandit(code, source, known={(line, topic) for _, line, topic, _ in remarks})
@@ -221,6 +227,7 @@ def _around(computation: Computation) -> dict[str, str]:
         "purpose": computation.purpose or "",
         "tables": ", ".join(computation.tables or ()),
         "output": computation.output or "the last expression",
+        **dict(facts_of(computation.federation)),
     }
     parameters = computation.parameters or {}
     for name, value in parameters.items():

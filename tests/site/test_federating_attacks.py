@@ -1,0 +1,569 @@
+"""What an analyst, a storage or another site may try, and what a site answers: nothing of use."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from federated_fakes import (
+    COUNT,
+    SCHEMA,
+    TOTALS,
+    Attempt,
+    Sites,
+    end,
+    events,
+    mean_of,
+    train_work,
+)
+from site_fakes import ANA
+
+from privnb.audit import VerifierKey, origin_of
+from privnb.federated import ring
+from privnb.federated.messages import ArrayForm, Ask, Work, pack
+from privnb.site.federating import Federating
+
+BOB = "bob@uni.example"
+
+
+@pytest.fixture
+def sites(tmp_path):
+    made = Sites(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def training(sites):
+    """A training that all three take part in: the computation, and its run."""
+    computation = sites.training()
+    run = sites.submit(computation)
+    sites.approve(run)
+    return computation, run
+
+
+def problem(site, run, name):
+    told, blob = site.told(run, name)
+    assert blob == b""
+    assert told.problem is not None
+    return told.problem
+
+
+def ask(site, run, message, blob=b""):
+    """Ask one site, and return the problem it tells."""
+    site.ask_step(run, message, blob)
+    for _ in range(50):
+        site.step()
+        told, _ = site.told(run, f"{message.attempt:06d}-{message.step}")
+        if told is not None:
+            return told.problem and told.problem.code
+    raise AssertionError("nothing was told")
+
+
+# Before a run begins
+
+
+@pytest.mark.parametrize("action", ["run", "mock", "estimate"])
+def test_a_site_without_partners_takes_part_in_nothing(sites, action):
+    site = sites.all[0]
+    site.federated = None
+    site.restart()
+    for computation in (sites.totals(), sites.training()):
+        run = sites.submit(computation, action=action, to=[site])
+        reply = site.reply(run)
+        assert reply.problem.code == "E_NO_FEDERATION"
+    assert events(site, "join") == []
+
+
+def test_a_site_that_is_no_partner_is_never_computed_with(sites):
+    stranger = VerifierKey(name=origin_of("evil", "e@evil.example"), public=bytes([2, *[0] * 31]))
+    keys = tuple(sorted([sites.all[0].key, sites.all[1].key, str(stranger)]))
+    for action in ("run", "mock"):
+        computation = sites.totals(federation=sites.federation(sites=keys))
+        run = sites.submit(computation, action=action, to=[sites.all[0]])
+        assert sites.all[0].reply(run).problem.code == "E_PARTNERS"
+
+
+def test_the_owner_s_number_of_colluding_sites_is_kept(sites):
+    site = sites.all[0]
+    site.settings_of(colluding=1)
+    run = sites.submit(sites.totals(), to=[site])
+    assert site.reply(run).problem.code == "E_THRESHOLD"
+    federation = sites.federation(threshold=3, colluding=1)
+    run = sites.submit(sites.totals(federation=federation), to=[site])
+    assert site.state(run) == "joined"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"epsilon": "100"}, "E_EPSILON"),
+        ({"epsilon": "9"}, "E_BUDGET"),
+        ({"purpose": "marketing"}, "E_PURPOSE"),
+        ({"sql": "SELECT cost FROM visits"}, "E_NOT_GROUPED"),
+        ({"sql": "SELECT cost, COUNT(*) AS n FROM visits GROUP BY cost"}, "E_NO_VALUES"),
+    ],
+)
+def test_totals_are_decided_on_like_any_question(sites, changes, code):
+    site = sites.all[0]
+    run = sites.submit(sites.totals(**changes), to=[site])
+    assert site.reply(run).problem.code == code
+    assert events(site, "join") == []
+
+
+def test_a_table_of_pure_accounting_has_no_totals(tmp_path):
+    sites = Sites(tmp_path, schema=dataclasses.replace(SCHEMA, accounting="pure"))
+    run = sites.submit(sites.totals(), to=sites.all[:1])
+    assert sites.all[0].reply(run).problem.code == "E_ACCOUNTING"
+    sites.close()
+
+
+def test_an_analyst_has_so_many_runs_at_a_time_and_no_more(sites):
+    site = sites.all[0]
+    site.grant("9")
+    for _ in range(20):
+        run = sites.submit(sites.totals(epsilon="0.01"), to=[site])
+        assert site.state(run) == "joined"
+    run = sites.submit(sites.totals(epsilon="0.01"), to=[site])
+    assert site.reply(run).problem.code == "E_BUSY"
+    run = sites.submit(sites.totals(), action="mock", to=[site])
+    assert site.reply(run).problem.code == "E_BUSY"
+
+
+def test_an_estimate_tells_the_price_and_costs_nothing(sites):
+    asked = sites.submit(sites.totals(), action="estimate")
+    estimate = sites.all[0].reply(asked).estimate
+    assert (estimate.epsilon, estimate.affordable) == ("1", True)
+    asked = sites.submit(sites.training(), action="estimate")
+    assert sites.all[0].reply(asked).problem is not None
+
+
+# Other computations, rosters and keys under the name of one run
+
+
+def test_sites_that_were_asked_for_different_things_are_in_no_sum_together(sites):
+    """The others' noise protects too: with a fiftieth of it, one site would stand bare."""
+    first, *others = sites.all
+    careful, careless = sites.totals(epsilon="0.5"), sites.totals(epsilon="3.5")
+    run = sites.submit(careful, to=[first])
+    sites.submit(careless, to=others, name=run)
+    adverts = []
+    for site in sites.all:
+        site.ask_step(run, Ask(step="advertise", attempt=1))
+        site.step()
+        adverts.append(site.told(run, "000001-advertise")[0].advert)
+    for site in sites.all:
+        message = Ask(step="share", attempt=1, adverts=tuple(adverts))
+        assert ask(site, run, message) == "E_BAD_MESSAGE"
+
+
+def test_keys_that_somebody_else_made_are_refused(sites):
+    computation = sites.totals()
+    run = sites.submit(computation)
+    other = sites.submit(dataclasses.replace(computation, source=f"{COUNT} WHERE cost > 3"))
+    attempt = Attempt(sites, run, computation)
+    told = attempt.ask({site: Ask(step="advertise", attempt=1) for site in sites.all})
+    strange = Attempt(sites, other, computation)
+    elsewhere = strange.ask({site: Ask(step="advertise", attempt=1) for site in sites.all})
+    first, second, third = (told[site][0].advert for site in sites.all)
+    swapped = dataclasses.replace(second, mask_key=third.mask_key)
+    from_elsewhere = elsewhere[sites.all[1]][0].advert
+    for adverts in (
+        (first, swapped, third),
+        (first, from_elsewhere, third),
+        (first, second, second),
+        (first, second),
+        (second, third),
+        (dataclasses.replace(first, mask_key=third.mask_key), second, third),
+    ):
+        code = ask(sites.all[0], run, Ask(step="share", attempt=1, adverts=adverts))
+        assert code in {"E_BAD_MESSAGE", "E_ROSTER"}
+    # What was refused changed nothing.
+    message = Ask(step="share", attempt=1, adverts=(first, second, third))
+    assert ask(sites.all[0], run, message) is None
+
+
+def test_a_roster_below_the_owner_s_minimum_is_refused(sites):
+    """The federation names three sites; two of them are too few for a round."""
+    computation = sites.totals()
+    run = sites.submit(computation)
+    attempt = Attempt(sites, run, computation)
+    told = attempt.ask({site: Ask(step="advertise", attempt=1) for site in sites.all[:2]})
+    adverts = tuple(each.advert for each, _ in told.values())
+    assert ask(sites.all[0], run, Ask(step="share", attempt=1, adverts=adverts)) == "E_ROSTER"
+
+
+# Within a run
+
+
+def test_one_attempt_s_keys_mask_one_vector(sites, training):
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(), [np.zeros(2)])
+    site = sites.all[0]
+    shares = attempt.shares[site.key]
+    message = Ask(step="contribute", attempt=1, shares=shares, work=train_work(2))
+    assert ask(site, run, message, np.ones(2).tobytes()) == "E_ROSTER"
+    assert mean_of(attempt.open())[2] == pytest.approx(63)
+
+
+def test_a_site_is_not_both_alive_and_gone(sites, training):
+    """Two lists of survivors: a site that revealed for one reveals for no other."""
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(), [np.zeros(2)])
+    survivors = attempt.aggregator.close_vectors()
+    fewer = dict(list(survivors.items())[:2])
+    site = sites.by_key[next(iter(fewer))]
+    assert ask(site, run, Ask(step="reveal", attempt=1, survivors=survivors)) is None
+    assert ask(site, run, Ask(step="reveal", attempt=1, survivors=fewer)) == "E_ROSTER"
+    # Without the others' agreement, nobody reveals for fewer than the roster.
+    other = sites.by_key[list(fewer)[1]]
+    assert ask(other, run, Ask(step="reveal", attempt=1, survivors=fewer)) == "E_ROSTER"
+    alone = {site.key: survivors[site.key]}
+    assert ask(other, run, Ask(step="reveal", attempt=1, survivors=alone)) == "E_ROSTER"
+
+
+def test_the_same_input_is_summed_over_the_same_sites_or_not_at_all(sites, training):
+    """All three, then all but one: the difference would be one site's update."""
+    computation, run = training
+    first = Attempt(sites, run, computation, number=1).keys()
+    first.contribute(train_work(), [np.zeros(2)])
+    first.open()
+    again = Attempt(sites, run, computation, number=2).keys()
+    again.contribute(train_work(), [np.zeros(2)], to=sites.all[:2])
+    survivors = again.aggregator.close_vectors()
+    for site in sites.all[:2]:
+        assert ask(site, run, Ask(step="agree", attempt=2, survivors=survivors)) == "E_ROSTER"
+    # The very same sites may have it again, and it is the same.
+    third = Attempt(sites, run, computation, number=3).keys()
+    third.contribute(train_work(), [np.zeros(2)])
+    assert mean_of(third.open())[2] == pytest.approx(63)
+
+
+def test_whom_a_sum_is_for_outlasts_a_restart_of_all_sites(sites, training):
+    computation, run = training
+    first = Attempt(sites, run, computation, number=1).keys()
+    first.contribute(train_work(), [np.zeros(2)], to=sites.all[:2])
+    first.open()
+    for site in sites.all:
+        site.restart()
+    again = Attempt(sites, run, computation, number=2).keys()
+    again.contribute(train_work(), [np.zeros(2)])
+    survivors = again.aggregator.close_vectors()
+    codes = [
+        ask(site, run, Ask(step="reveal", attempt=2, survivors=survivors)) for site in sites.all
+    ]
+    # The two that gave it before refuse; the third alone opens nothing.
+    assert codes == ["E_ROSTER", "E_ROSTER", None]
+
+
+def test_a_round_has_a_few_inputs_and_no_more(sites, training):
+    computation, run = training
+    for number, start in enumerate((0.0, 1.0, 2.0), 1):
+        attempt = Attempt(sites, run, computation, number=number).keys()
+        attempt.contribute(train_work(), [np.full(2, start)])
+        assert attempt.problems == {}
+    attempt = Attempt(sites, run, computation, number=4).keys()
+    attempt.contribute(train_work(), [np.full(2, 3.0)])
+    assert set(attempt.problems.values()) == {"E_SPENT_ROUND"}
+
+
+@pytest.mark.parametrize(
+    ("work", "blob", "code"),
+    [
+        (train_work(0), np.zeros(2), "E_WORK"),
+        (train_work(4), np.zeros(2), "E_WORK"),
+        (TOTALS, np.zeros(0), "E_WORK"),
+        (Work(kind="gradient", round=1, arrays=train_work().arrays), np.zeros(2), "E_WORK"),
+        (train_work(), np.zeros(1), "E_BAD_MESSAGE"),
+        (train_work(), np.zeros(3), "E_BAD_MESSAGE"),
+        (dataclasses.replace(train_work(), arrays=train_work().arrays * 2), np.zeros(4),
+         "E_BAD_MESSAGE"),
+        (Work(kind="train", round=1, arrays=(
+            ArrayForm(name="w", dtype="float64", shape=(-1, -2)),)), np.zeros(2), "E_BAD_MESSAGE"),
+        (Work(kind="train", round=1, arrays=(
+            ArrayForm(name="w" * 201, dtype="float64", shape=(2,)),)), np.zeros(2),
+         "E_BAD_MESSAGE"),
+        (Work(kind="train", round=1, arrays=(
+            ArrayForm(name="w", dtype="float64", shape=(10**9, 10**9)),)), np.zeros(2),
+         "E_BAD_MESSAGE"),
+        (None, np.zeros(0), "E_BAD_MESSAGE"),
+    ],
+)  # fmt: skip
+def test_work_that_is_none_of_the_run_s_is_refused(sites, training, work, blob, code):
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    site = sites.all[0]
+    message = Ask(step="contribute", attempt=1, shares=attempt.shares[site.key], work=work)
+    assert ask(site, run, message, blob.tobytes()) == code
+    assert site.training_box.steps == []
+
+
+def test_totals_are_asked_for_with_nothing_beside(sites):
+    computation = sites.totals()
+    run = sites.submit(computation)
+    attempt = Attempt(sites, run, computation).keys()
+    site = sites.all[0]
+    for work in (
+        dataclasses.replace(TOTALS, config={"x": 1}),
+        dataclasses.replace(TOTALS, round=2),
+        train_work(),
+    ):
+        message = Ask(step="contribute", attempt=1, shares=attempt.shares[site.key], work=work)
+        blob = np.zeros(2).tobytes() if work.arrays else b""
+        assert ask(site, run, message, blob) == "E_WORK"
+    assert site.tables.calls == 0
+
+
+def test_totals_are_given_for_one_work_whatever_it_is_called(sites):
+    """A part of the work that does not matter would otherwise buy fresh noise on the same data."""
+    computation = sites.totals()
+    run = sites.submit(computation)
+    Attempt(sites, run, computation, number=1).keys().contribute(TOTALS)
+    attempt = Attempt(sites, run, computation, number=2).keys()
+    attempt.contribute(dataclasses.replace(TOTALS, weighted_by="something else"))
+    assert set(attempt.problems.values()) == {"E_SPENT_ROUND"}
+    assert [site.tables.calls for site in sites.all] == [1, 1, 1]
+
+
+def test_attempts_do_not_come_twice(sites):
+    computation = sites.totals()
+    run = sites.submit(computation)
+    site = sites.all[0]
+    assert ask(site, run, Ask(step="advertise", attempt=7)) is None
+    assert ask(site, run, Ask(step="advertise", attempt=7)) == "E_ROSTER"
+    assert ask(site, run, Ask(step="advertise", attempt=6)) == "E_ROSTER"
+    assert ask(site, run, Ask(step="advertise", attempt=8)) is None
+
+
+def test_a_step_out_of_turn_is_refused(sites):
+    computation = sites.totals()
+    run = sites.submit(computation)
+    site = sites.all[0]
+    assert ask(site, run, Ask(step="share", attempt=1)) == "E_RESTARTED"
+    assert ask(site, run, Ask(step="advertise", attempt=1)) is None
+    for message in (
+        Ask(step="agree", attempt=1, survivors={}),
+        Ask(step="reveal", attempt=1, survivors={site.key: "00"}),
+        Ask(step="contribute", attempt=1, shares={}, work=TOTALS),
+    ):
+        assert ask(site, run, message) == "E_ROSTER"
+    for number in range(2, 8):
+        assert ask(site, run, Ask(step="advertise", attempt=number)) is None
+    assert ask(site, run, Ask(step="share", attempt=1)) == "E_ROSTER"  # long given up
+
+
+def test_who_gave_nothing_to_a_sum_opens_none(sites, training):
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(), [np.zeros(2)], to=sites.all[:2])
+    survivors = attempt.aggregator.close_vectors()
+    for step in ("agree", "reveal"):
+        assert ask(sites.all[2], run, Ask(step=step, attempt=1, survivors=survivors)) == "E_ROSTER"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("000001-advertise", b""),
+        ("000001-advertise", b"\xff\xff\xff\xff{}"),
+        ("000001-advertise", pack(Ask(step="share", attempt=1))),
+        ("000001-advertise", pack(Ask(step="advertise", attempt=2))),
+        ("000001-advertise", pack(Ask(step="advertise", attempt=1), b"more")),
+        ("000000-join", pack(Ask(step="join", attempt=0))),
+        ("000001-dance", pack(Ask(step="advertise", attempt=1))),
+        ("000000-advertise", pack(Ask(step="advertise", attempt=0))),
+        ("000001-contribute", pack(Ask(step="contribute", attempt=1), b"\0" * 100)),
+    ],
+)
+def test_nonsense_is_answered_and_harms_nobody(sites, name, data):
+    computation = sites.totals()
+    run = sites.submit(computation)
+    site = sites.all[0]
+    site.told(run, "000000-join")
+    sites.channel.asks[site.port.email, ANA, run, name] = data
+    site.step()
+    assert problem(site, run, name).code in {"E_BAD_MESSAGE", "E_RESTARTED"}
+    attempt = Attempt(sites, run, computation, number=3).keys()
+    attempt.contribute(TOTALS)
+    assert abs(ring.to_integers(attempt.open())[0] - 6000) < 500
+
+
+def test_what_unforeseen_happens_in_one_run_ends_that_run_alone(sites, training, monkeypatch):
+    _, run = training
+    other = sites.submit(sites.totals())
+    site = sites.all[0]
+    whole = Federating._answer
+
+    def broken(self, joined, name):
+        if joined.record.name == run:
+            raise ZeroDivisionError("a bug")
+        return whole(self, joined, name)
+
+    monkeypatch.setattr(Federating, "_answer", broken)
+    site.ask_step(run, Ask(step="advertise", attempt=1))
+    site.step()
+    site.step()
+    assert site.reply(run).problem.code == "E_EXECUTION"
+    assert ask(site, other, Ask(step="advertise", attempt=1)) is None
+
+
+# The owner has the last word
+
+
+def test_a_grant_that_is_withdrawn_stops_the_run_before_the_next_part_leaves(sites, training):
+    computation, run = training
+    Attempt(sites, run, computation, number=1).keys().contribute(train_work(), [np.zeros(2)])
+    attempt = Attempt(sites, run, computation, number=2).keys()
+    site = sites.all[0]
+    site.federating._next_patrol = float("inf")
+    site.grant(withdrawn=True)
+    attempt.contribute(train_work(2), [np.zeros(2)])
+    assert attempt.problems == {"northside": "E_NO_GRANT"}
+    site.step()
+    reply = site.reply(run)
+    # What left before was released, and is told of as such; why it ended is told too.
+    assert (reply.problem, reply.part.contributions) == (None, 1)
+    assert reply.part.ended.startswith("You have no grant any more")
+    assert site.training_box.steps == [("train", 1)]
+    assert site.training_box.trainers[0].closed
+    (event,) = events(site, "release")
+    assert event["contributions"] == 1
+
+
+def test_a_grant_withdrawn_while_a_part_is_computed_keeps_it_in(sites, training):
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    site = sites.all[0]
+    site.federating._next_patrol = float("inf")
+    site.training_box.let_go.clear()
+    message = Ask(step="contribute", attempt=1, shares=attempt.shares[site.key], work=train_work())
+    site.ask_step(run, message, np.zeros(2).tobytes())
+    site.step()
+    site.grant(withdrawn=True)
+    site.training_box.let_go.set()
+    site.federating._threads.wait(seconds=20)
+    site.step()
+    assert problem(site, run, "000001-contribute").code == "E_NO_GRANT"
+    site.step()
+    assert site.reply(run).problem.code == "E_NO_GRANT"
+    assert events(site, "release") == []
+
+
+def test_without_a_word_of_the_analyst_s_a_lost_grant_ends_the_run_too(sites):
+    run = sites.submit(sites.totals())
+    site = sites.all[0]
+    site.grant(withdrawn=True)
+    site.federating._next_patrol = 0
+    site.step()
+    site.step()
+    assert site.reply(run).problem.code == "E_NO_GRANT"
+    assert site.reply(run).budget.epsilon_spent == "1"
+
+
+def test_a_denial_of_the_same_computation_elsewhere_stops_the_run(sites, training):
+    computation, run = training
+    site = sites.all[0]
+    site.grant(analyst=BOB)
+    other = sites.submit(computation, to=[site], sender=BOB)
+    site.decide(other, sender=BOB, verdict="deny", reason="no")
+    site.federating._next_patrol = 0
+    site.step()
+    site.step()
+    assert site.reply(run).problem.code == "E_DENIED"
+    assert "no" not in site.reply(run).problem.message.partition(":")[2]  # said to another
+
+
+def test_a_partner_that_the_owner_removes_is_computed_with_no_more(sites):
+    computation = sites.totals()
+    run = sites.submit(computation)
+    site = sites.all[0]
+    partners = site.partners(site)
+    site.partners = lambda _: partners[:1]
+    site.restart()
+    for _ in range(3):
+        site.step()
+    assert site.reply(run).problem.code == "E_PARTNERS"
+
+
+def test_an_approval_that_does_not_verify_lets_nothing_run(sites):
+    run = sites.submit(sites.training())
+    site = sites.all[0]
+    with site.database.write() as transaction:
+        transaction.exec_driver_sql("UPDATE requests SET state = 'joined'")
+        transaction.exec_driver_sql(
+            "INSERT INTO runs (at, analyst, request, digest) SELECT at, analyst, request, digest"
+            " FROM reviews"
+        )
+    site.restart()
+    for _ in range(3):
+        site.step()
+    assert site.reply(run).problem.code == "E_DENIED"
+    assert site.training_box.trainers == []
+
+
+def test_another_computation_in_the_place_of_the_approved_one_does_not_run(sites):
+    computation = sites.training()
+    run = sites.submit(computation)
+    sites.approve(run)
+    site = sites.all[0]
+    with site.database.write() as transaction:
+        transaction.exec_driver_sql(
+            "UPDATE requests SET submission = replace(submission, 'ClientApp', 'EvilApp__')"
+        )
+    site.restart()
+    for _ in range(3):
+        site.step()
+    assert site.reply(run).problem.code == "E_EXECUTION"
+    assert site.training_box.trainers == []
+
+
+def test_a_run_of_which_nobody_says_anything_ends_by_itself(sites):
+    run = sites.submit(sites.totals())
+    site = sites.all[0]
+    joined = site.federating._runs[ANA, run]
+    joined.heard -= 59 * 60
+    site.federating._next_patrol = 0
+    site.step()
+    assert site.state(run) == "joined"
+    joined.heard -= 2 * 60
+    site.federating._next_patrol = 0
+    site.step()
+    site.step()
+    reply = site.reply(run)
+    assert reply.part.contributions == 0
+    assert reply.part.ended == "nobody asked for anything for 60 minutes"
+
+
+def test_a_run_may_be_given_up(sites, training):
+    _, run = training
+    end(sites, run, 1, finished=False)
+    for site in sites.all:
+        assert site.reply(run).part.ended == "its analyst gave it up"
+        assert site.training_box.trainers == []
+
+
+def test_nobody_else_s_channel_moves_a_run(sites):
+    computation = sites.totals()
+    run = sites.submit(computation)
+    site = sites.all[0]
+    name = (site.port.email, "eve@uni.example", run, "000001-end")
+    sites.channel.asks[name] = pack(Ask(step="end", attempt=1))
+    site.step()
+    assert site.state(run) == "joined"
+
+
+def test_the_work_that_sites_sign_is_the_work_they_were_sent(sites, training):
+    """One site is sent other parameters: its vector is in no sum with the others'."""
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(), [np.zeros(2)], to=sites.all[:2])
+    site = sites.all[2]
+    message = Ask(step="contribute", attempt=1, shares=attempt.shares[site.key], work=train_work())
+    told = attempt.ask({site: message}, blob=np.ones(2).tobytes())[site]
+    survivors = attempt.aggregator.close_vectors() | {site.key: told[0].confirmed}
+    for each in sites.all:
+        code = ask(each, run, Ask(step="reveal", attempt=1, survivors=survivors))
+        assert code == "E_BAD_MESSAGE"
