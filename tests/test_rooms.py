@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,7 @@ ONLY_IN = {
 }
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Every module of ours, by the name under which it is imported."""
     found = {}
@@ -111,7 +113,9 @@ def imports_at_run_time(path: Path) -> set[str]:
     skipped = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
     found = set()
