@@ -73,6 +73,8 @@ class Client:
 
     def step(self, work: Work, arrays: Sequence[NDArray[Any]]) -> Replied:
         """Let the app train or evaluate; raises `Faulty`, and whatever the app raises."""
+        if len({form.name for form in work.arrays}) < len(work.arrays):
+            raise Faulty("arrays")
         if work.kind not in {"train", "evaluate"} or not has_function(self._app, work.kind):
             raise Faulty("no train" if work.kind == "train" else "no evaluate")
         named = zip(work.arrays, arrays, strict=True)

@@ -14,7 +14,7 @@ evaluate``: the app has no such function. The source alone tells these three.
 
 ``reply``: what the app returns is no message with one ``ArrayRecord`` (to train) and one
 ``MetricRecord``; ``arrays``: they have other names, shapes or types than those that were sent;
-``metrics``: not plain numbers, or under a name that does not stand in the source; ``weight``: it is
+``metrics``: not plain numbers, or under a name that is no word of the source; ``weight``: it is
 missing, or not positive; ``not finite``: an array, a metric or the weight is NaN or infinite.
 """
 

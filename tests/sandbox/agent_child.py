@@ -13,17 +13,26 @@ from privnb.site.sandbox import Failed, Sandbox, SandboxLimits
 
 
 def main(settings):
-    from sandboxes import PACKAGES, cell
+    from sandboxes import PACKAGES, cell, take
 
     bubblewrap, workers = settings.pop("bubblewrap"), settings.pop("workers")
+    training = settings.pop("training", 0)
     scratch = Path(settings.pop("scratch")) if "scratch" in settings else None
     limits = SandboxLimits(**settings)
     with Sandbox.open(
-        packages=PACKAGES, limits=limits, workers=workers, scratch=scratch, _bubblewrap=bubblewrap
+        packages=PACKAGES,
+        limits=limits,
+        workers=workers,
+        training=training,
+        scratch=scratch,
+        _bubblewrap=bubblewrap,
     ) as sandbox:
         say({"level": sandbox.level, "pid": os.getpid()})
         for line in sys.stdin:
             asked = json.loads(line)
+            if "steps" in asked:
+                say(take(sandbox, asked))
+                continue
             tables = None if asked.pop("visits") else {}
             asked["parameters"] |= {"agent": os.getpid()}
             ended = sandbox.run(cell(**asked, tables=tables))

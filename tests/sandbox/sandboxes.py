@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from privnb import wire
 from privnb.errors import StateError
+from privnb.federated.messages import ArrayForm, Work
 from privnb.output import Output
-from privnb.site.sandbox import Cell, Failed, Finished, Sandbox, SandboxLimits
+from privnb.site.sandbox import Cell, Failed, Finished, Sandbox, SandboxLimits, TrainingCell
 from privnb.site.sandbox.launch import Launch, find_bubblewrap
 from privnb.site.sandbox.offer import find_offer
 
@@ -51,13 +55,12 @@ def why_not(kind):
     return None
 
 
-def open_sandbox(kind, *, limits=LIMITS, workers=1):
+def open_sandbox(kind, *, limits=LIMITS, workers=1, training=0):
     """Open a sandbox of a kind; ask `why_not` first."""
+    settings = {"limits": limits, "workers": workers, "training": training}
     if "unprivileged" in kind and os.getuid() == 0:
-        return UnprivilegedAgent(bubblewrap="bubblewrap" in kind, limits=limits, workers=workers)
-    return Sandbox.open(
-        packages=PACKAGES, limits=limits, workers=workers, _bubblewrap="bubblewrap" in kind
-    )
+        return UnprivilegedAgent(bubblewrap="bubblewrap" in kind, **settings)
+    return Sandbox.open(packages=PACKAGES, _bubblewrap="bubblewrap" in kind, **settings)
 
 
 def cell(source, *, output=None, parameters=None, tables=None):
@@ -67,6 +70,69 @@ def cell(source, *, output=None, parameters=None, tables=None):
         parameters={"agent": 1} | (parameters or {}),
         tables={"visits": VISITS} if tables is None else tables,
     )
+
+
+def training(source, *, parameters=None, tables=None):
+    return TrainingCell(
+        source=source,
+        parameters={"agent": 1} | (parameters or {}),
+        tables={"visits": VISITS} if tables is None else tables,
+    )
+
+
+def work(kind="train", *, size=1, number=1, **more):
+    return Work(
+        kind=kind,
+        round=number,
+        arrays=(ArrayForm(name="0", dtype="float64", shape=(size,)),),
+        **more,
+    )
+
+
+def train(sandbox, source, **how):
+    """Do some steps at zeros and say how each ended, in any kind of sandbox."""
+    asked = {"source": source, "steps": 1, "size": 1, "rest": 0.0, "parameters": {}} | how
+    return sandbox.train(asked) if isinstance(sandbox, UnprivilegedAgent) else take(sandbox, asked)
+
+
+def take(sandbox, asked):
+    parameters = {"agent": os.getpid()} | asked["parameters"]
+    trainer = sandbox.train(training(asked["source"], parameters=parameters))
+    said = []
+    try:
+        for number in range(1, asked["steps"] + 1):
+            zeros = np.zeros(asked["size"])
+            ended = trainer.step(work(size=asked["size"], number=number), [zeros])
+            if isinstance(ended, Failed):
+                said.append(dataclasses.asdict(ended))
+                continue
+            (_, values) = ended.arrays[0]
+            said.append({"reason": "fine", "values": values.tolist(), "metrics": ended.metrics})
+            if asked["rest"]:
+                before = trainer._worker.cpu_seconds()
+                time.sleep(asked["rest"])  # it is what happens meanwhile that matters
+                said[-1]["at_rest"] = trainer._worker.cpu_seconds() - before
+    finally:
+        trainer.close()
+    return said
+
+
+def descendants(pid):
+    """All processes below one, and how each is: R for running, S for sleeping, T for stopped."""
+    parents, states = {}, {}
+    for process in Path("/proc").iterdir():
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if process.name.isdigit():
+            parents[int(process.name)] = int(fields[1])
+            states[int(process.name)] = fields[0]
+    found, last = set(), {pid}
+    while last:
+        last = {child for child, parent in parents.items() if parent in last}
+        found |= last
+    return {child: states[child] for child in found}
 
 
 def _can_become_somebody():
@@ -82,7 +148,7 @@ class UnprivilegedAgent:
     process's own, in which the folders above it are open; nothing of the machine changes.
     """
 
-    def __init__(self, *, bubblewrap, limits, workers):
+    def __init__(self, *, bubblewrap, limits, workers, training):
         needed = {Path(p) for p in (*sys.path, os.path.realpath(sys.executable)) if p}
         closed = {
             folder
@@ -103,7 +169,8 @@ class UnprivilegedAgent:
             ]
         user = f"--reuid={SOME_USER} --regid={SOME_USER} --clear-groups --bounding-set=-all"
         script += [f'exec setpriv {user} --inh-caps=-all "$@"']
-        settings = json.dumps({"bubblewrap": bubblewrap, "workers": workers, **vars(limits)})
+        opening = {"bubblewrap": bubblewrap, "workers": workers, "training": training}
+        settings = json.dumps(opening | vars(limits))
         agent = [sys.executable, str(Path(__file__).with_name("agent_child.py")), settings]
         self._process = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", "\n".join(script), "sh", *agent],
@@ -127,18 +194,24 @@ class UnprivilegedAgent:
             "parameters": asked.parameters,
             "visits": "visits" in asked.tables,
         }
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
-        ended = self._read()
+        ended = self._ask(message)
         if "failed" in ended:
             return Failed(**ended["failed"])
         output = wire.decode(Output, ended["output"].encode(), what="an output")
         return Finished(output=output, seconds=ended["seconds"])
 
+    def train(self, asked):
+        return self._ask(asked)
+
     def close(self):
         self._process.stdin.close()
         self._process.wait(30)
         self._process.stdout.close()
+
+    def _ask(self, message):
+        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.flush()
+        return self._read()
 
     def _read(self):
         return json.loads(self._process.stdout.readline() or '{"ended": true}')

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sandboxes import LIMITS, PACKAGES, cell, open_sandbox, why_not
+from sandboxes import LIMITS, PACKAGES, cell, descendants, open_sandbox, why_not
 
 from privnb.errors import ConfigError, StateError
 from privnb.site.sandbox import Cell, Failed, Finished, Sandbox, SandboxLimits
@@ -248,22 +248,6 @@ def test_another_persons_folder_is_not_swept_away(tmp_path):
     }
     live.remove()
     assert not live.path.exists()
-
-
-def descendants(pid):
-    parents = {}
-    for process in Path("/proc").iterdir():
-        try:
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if process.name.isdigit():
-            parents[int(process.name)] = int(fields[1])
-    found, last = set(), {pid}
-    while last:
-        last = {child for child, parent in parents.items() if parent in last}
-        found |= last
-    return found
 
 
 def written(folder):

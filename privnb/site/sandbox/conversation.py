@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import select
 import time
@@ -47,7 +48,7 @@ __all__ = ["Conversation"]
 
 _MOST_HEAD_BYTES = 1 << 16
 _MOST_METRICS = 64
-_MOST_NAME = 100
+_NAME = re.compile(r"[A-Za-z_][ -~]{0,99}")
 _PIPE_BYTES = 1 << 20
 
 
@@ -209,5 +210,5 @@ class Conversation:
 
     def _is_in_source(self, name: str) -> bool:
         """Whether whoever approved the code could read this name: one made from rows is none."""
-        short = len(name) <= _MOST_NAME and name.isprintable()
-        return short and (f'"{name}"' in self._source or f"'{name}'" in self._source)
+        word = rf"(?<!\w){re.escape(name)}(?!\w)"
+        return _NAME.fullmatch(name) is not None and re.search(word, self._source) is not None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import sys
 import threading
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
@@ -67,7 +67,7 @@ class Sandbox:
         Raises `ConfigError` for a package that is not installed, and `StateError` when there is no
         sandbox to be had, or when it does not hold.
         """
-        if training and importlib.util.find_spec("flwr") is None:
+        if training and find_spec("flwr") is None:
             raise ConfigError(
                 "Training needs Flower, which is not installed.",
                 hint=f"{sys.executable} -m pip install 'privnb[federated]'",

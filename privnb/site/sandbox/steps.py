@@ -62,7 +62,7 @@ class Trained:
         To train: those of the work, by the same names and in the same shapes; whole numbers have
         become float64. Otherwise none.
     metrics
-        By name, sorted; each name stands between quotes in the source.
+        By name, sorted; each name is a word of the source.
     weight
         Positive; what the arrays and metrics count in an average.
     """

@@ -63,6 +63,8 @@ class Trainer:
             self._trainers.forget(self)
 
     def _ask(self, work: Work, arrays: Sequence[NDArray[Any]]) -> Trained | Failed:
+        if self._worker is not None and not self._worker.alive:  # it ended while nobody asked
+            self.let_go()
         if self._worker is None:
             self._worker = self._trainers.pool.take()
         if self._worker is None or self._closed:
