@@ -21,7 +21,8 @@ import pyarrow as pa
 from privnb.dp.bounding import UNIT, visible_columns
 from privnb.dp.literals import DUCKDB_TYPES, quoted
 from privnb.errors import SiteFailure, UnknownName
-from privnb.site.hidden import Sample, copied_from, copied_from_live, samples
+from privnb.site.copies import Sample, samples
+from privnb.site.hidden import Match, follows_rows, matches, matches_live
 from privnb.site.mock import ARROW_TYPES, mock_rows
 
 if TYPE_CHECKING:
@@ -159,24 +160,36 @@ class Frames:
         behind = {row: counts.get(place, 0) for place, row in enumerate(possible)}
         return [behind.get(row, 0) for row in asked]
 
-    def matches_hidden(self, table: str, *, purpose: str, values: Sequence[Scalar]) -> str | None:
-        """Name the privacy unit or hidden column that these values were copied from, if any.
+    def matches_hidden(
+        self, table: str, *, purpose: str, columns: Sequence[Sequence[Scalar]]
+    ) -> list[str | None]:
+        """Name, for each column's values, the hidden column that they were copied from, if any.
 
-        `privnb.site.hidden` says what counts as a copy. Values that all occur in one declared
-        column, too, are explained by it. The name is for the owner's side.
+        Hidden is the privacy unit, too. `privnb.site.copies` says what counts as a copy. Values
+        that all occur in one declared column are explained by it, unless it is the order of the
+        rows that tells. The names are for the owner's side.
         """
         declared = self._table(table)
-        asked = samples(values)
+        asked = [(place, one) for place, values in enumerate(columns) for one in samples(values)]
+        found: list[str | None] = [None] * len(columns)
         if not asked:
-            return None
+            return found
+        alone = [sample for _, sample in asked]
         with self._asking(table, purpose) as (cursor, rows):
-            for sample in asked:
-                name = copied_from(cursor, self._catalogs[table], sample, key=self._key)
-                if name is None and "://" in declared.source:
-                    name = copied_from_live(self._config, declared, sample)
-                if name is not None and not _explained(cursor, rows, declared.schema, sample):
-                    return name
-        return None
+            matched = matches(cursor, self._catalogs[table], table, alone, key=self._key)
+            if "://" in declared.source:
+                others = matches_live(self._config, declared, alone)
+                matched = [[*one, *other] for one, other in zip(matched, others, strict=True)]
+
+            def is_copy(match: Match, sample: Sample) -> bool:
+                if match.is_chance or _explained(cursor, rows, declared.schema, sample):
+                    return match.is_unit and follows_rows(cursor, rows, sample)
+                return True
+
+            for (place, sample), them in zip(asked, matched, strict=True):
+                names = (match.name for match in them if is_copy(match, sample))
+                found[place] = found[place] or next(names, None)
+        return found
 
     def consenting(self, table: str, *, purpose: str) -> pa.Table | None:
         """Return who consents now, one column ``unit``; None for a table without a register.

@@ -24,8 +24,6 @@ __all__ = ["UnitCounts", "judge"]
 _FEW = 3
 """From so many distinct values on, a column may be a copy rather than a coincidence."""
 _FEW_INTEGERS = 10
-_FEW_HIDDEN = 5
-"""A cell never had a hidden column: fewer values than this that occur in one are a coincidence."""
 _SMALL_OUTPUT = 5
 """Up to so many values, an integer that is rare in the data is more than a coincidence."""
 _MOST_COLUMNS = 200
@@ -47,8 +45,10 @@ class UnitCounts(Protocol):
         """Count, for each row of key values, the units that have exactly these values."""
         ...
 
-    def matches_hidden(self, table: str, *, purpose: str, values: Sequence[Scalar]) -> str | None:
-        """Name the unit column or hidden column that these values were copied from, if any."""
+    def matches_hidden(
+        self, table: str, *, purpose: str, columns: Sequence[Sequence[Scalar]]
+    ) -> list[str | None]:
+        """Name, for each column's values, the hidden or unit column they were copied from."""
         ...
 
 
@@ -67,12 +67,14 @@ def judge(
     row whose index or columns are named as columns of the table and hold values of theirs, the
     columns of a cross table included; rows that are no groups, since the same keys come twice;
     single values that occur in the data for fewer units than that, as a maximum does; a count
-    below that number; columns that hold only values of one column; and columns that equal the
-    privacy unit or a hidden column.
+    below that number; columns that hold only values of one column; and columns, an index and the
+    axes of an array among them, whose values are those of the privacy unit or of a hidden column,
+    as `privnb.site.copies` says.
 
     Not found is, for example: an aggregate over few people whom the code picked out itself; groups
     under new names; a few whole numbers copied under new names; values that were scaled; numbers
-    that encode others. That is what reading the code is for.
+    that encode others; fewer than half of the identifiers that an owner numbered 1, 2, 3, …, out of
+    the order of the rows. That is what reading the code is for.
 
     Parameters
     ----------
@@ -133,19 +135,15 @@ class _Judgement:
         yield from self._copies(keys)
 
     def _hidden(self) -> Iterator[str]:
-        for place, column in enumerate(self._output.columns):
-            values = self._values(place)
-            if len(set(values)) < _FEW_HIDDEN:
-                continue
-            name = self._counts.matches_hidden(
-                self._table.name, purpose=self._purpose, values=values
-            )
+        """Find copies of the privacy unit and of hidden columns."""
+        lines = [*_lines(self._output)]
+        names = self._counts.matches_hidden(
+            self._table.name, purpose=self._purpose, columns=[values for _, values in lines]
+        )
+        for (label, _), name in zip(lines, names, strict=True):
             if name is not None:
                 what = "the privacy unit" if name == self._table.privacy_unit else "hidden"
-                yield (
-                    f"Column {column.name!r} holds the values of {self._table.name}.{name}, "
-                    f"which is {what}."
-                )
+                yield f"{label} holds the values of {self._table.name}.{name}, which is {what}."
 
     def _is_key(self, place: int) -> bool:
         """Tell whether an output's column says which group a row is about."""
@@ -272,6 +270,32 @@ class _Judgement:
 
     def _behind(self, keys: Sequence[tuple[str, Sequence[Scalar]]]) -> list[int]:
         return self._counts.units_behind(self._table.name, purpose=self._purpose, keys=keys)
+
+
+def _lines(output: Output) -> Iterator[tuple[str, Sequence[Scalar]]]:
+    """Yield all that may hold a column of a table, and how to name it.
+
+    That is each column, the names of columns, and each row of what is wider than it is long; of an
+    array, also what it is made of along its last axis.
+    """
+    rows = output.rows
+    for place, column in enumerate(output.columns):
+        yield f"Column {column.name!r}", [row[place] for row in rows]
+    if output.shape is not None:
+        width = max(1, output.shape[-1])
+        flat = [value for (value,) in rows]
+        rows = tuple(tuple(flat[at : at + width]) for at in range(0, len(flat), width))
+        if len(rows) > 1 and 1 < width <= _MOST_COLUMNS:
+            for place in range(width):
+                yield f"Column {place} of the array", flat[place::width]
+    else:
+        values = [place for place, column in enumerate(output.columns) if column.role == "value"]
+        rows = tuple(tuple(row[place] for place in values) for row in rows)
+        if len(values) > 1:
+            yield "The names of its columns", [output.columns[place].name for place in values]
+    if rows and 1 < len(rows) < min(len(rows[0]), _MOST_COLUMNS):
+        for place, row in enumerate(rows):
+            yield f"Row {place}", row
 
 
 def _is_telling(value: Scalar, column: OutputColumn, *, few: bool) -> bool:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from privnb.site.config import load_config
-from privnb.site.hidden import samples
+from privnb.site.copies import samples
 from privnb.site.tables import Tables
 
 SITE = """\
@@ -86,7 +86,8 @@ def frames(tmp_path_factory):
 
 
 def copied(frames, values):
-    return frames.matches_hidden("visits", purpose="research", values=values)
+    (name,) = frames.matches_hidden("visits", purpose="research", columns=[values])
+    return name
 
 
 COPIES = {
@@ -106,6 +107,18 @@ COPIES = {
         [f"{moment.isoformat()}+00:00" for moment in ADMITTED[:4]],
         "admitted",
     ),
+    "one long identifier": (PERSONS[:1], "person"),
+    "one long identifier as text": ([str(PERSONS[7])], "person"),
+    "two amounts": ([max(ROWS["bill"]), sorted(ROWS["bill"])[-2]], "bill"),
+    "one name": (ROWS["name"][7:8], "name"),
+    "two names": (ROWS["name"][:2], "name"),
+    "one time": ([ADMITTED[3].isoformat()], "admitted"),
+    "all numbered": (DRAW.sample(range(1, COUNT + 1), COUNT), "serial"),
+    "all numbered, as text": ([f"{number:06d}" for number in range(COUNT, 0, -1)], "serial"),
+    "half of the numbered, as floats": (
+        [float(number) for number in DRAW.sample(range(1, COUNT + 1), COUNT // 2)],
+        "serial",
+    ),
     "birthdays": ([day.isoformat() for day in sorted(BIRTH)[:20]], "born"),
 }
 
@@ -118,6 +131,17 @@ def test_a_copy_of_a_hidden_column_is_known(frames, values, column):
 HONEST = {
     "counts": list(range(1, 1999, 7)),
     "few counts": [12, 815, 1204],
+    "one count": [815],
+    "two counts": [815, 1204],
+    "fewer than half of the numbered": list(range(1, COUNT, 3)),
+    "positions": list(range(1, COUNT)),
+    "positions from 0": list(range(COUNT)),
+    "nothing but zero": [0],
+    "one small amount": [12.5],
+    "one day": [BIRTH[0].isoformat()],
+    "one day written as text": ["2026-01-01"],
+    "one label": ["female"],
+    "one short name": ["Anna"],
     "flags": [0, 1, 0, 1],
     "shares": [0, 25, 50, 95],
     "percentages": [12.5, 25.0, 37.5, 50.0, 95.0],
@@ -130,7 +154,6 @@ HONEST = {
     "declared codes": CODES[:50],
     "declared days": [day.isoformat() for day in ROWS["day"][:50]],
     "months": [f"2026-{month:02d}-01" for month in range(1, 13)],
-    "too few": PERSONS[:2],
     "all but one": [*PERSONS[:50], 5],
     "nothing": [None, None, None],
     "truth": [True, False, None],
@@ -191,13 +214,37 @@ def test_a_live_database_is_asked_instead(tmp_path):
     connection.commit()
     connection.close()
     with Tables.open(load_config(tmp_path), state=tmp_path / "state") as tables:
-        assert copied(tables.frames, PERSONS[:5]) == "person"
-        assert copied(tables.frames, ROWS["name"][:5]) == "name"
-        assert copied(tables.frames, ROWS["bill"][:5]) == "bill"
-        for honest in ("counts", "shares", "declared values", "labels", "means"):
+        for values, column in (
+            (PERSONS[:5], "person"),
+            (ROWS["name"][:5], "name"),
+            (ROWS["bill"][:5], "bill"),
+            COPIES["one name"],
+            COPIES["half of the numbered, as floats"],
+        ):
+            assert copied(tables.frames, values) == column
+        for honest in ("counts", "positions", "shares", "declared values", "labels", "means"):
             assert copied(tables.frames, HONEST[honest]) is None
     (kept,) = (tmp_path / "state").rglob("whole.duckdb")
     assert b"of house" not in kept.read_bytes()
+
+
+def test_a_single_round_number_is_compared_with_round_ones():
+    (round_one,), (other,) = samples([150_000_000]), samples([153_846_001])
+    among = [200] * 2  # of a million millions, these are a coincidence; of ten millions, hardly
+    assert round_one.is_chance(among)
+    assert not other.is_chance(among)
+
+
+def test_where_units_have_many_rows_their_order_tells_later():
+    draw = random.Random(3)  # noqa: S311 - test data
+    rows = [float(number) for number in range(100) for _ in range(5)]
+    draw.shuffle(rows)
+    kept = list(dict.fromkeys(rows))
+    (few,), (many,) = samples(kept[:12]), samples(kept[:30])
+    assert not few.follows(rows)
+    assert many.follows(rows)
+    (turned,) = samples(kept[29::-1])
+    assert not turned.follows(rows)
 
 
 def test_at_most_fifty_values_are_looked_up():

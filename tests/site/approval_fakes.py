@@ -84,8 +84,8 @@ class FakeData:
             for row in zip(*(values for _, values in keys), strict=True)
         ]
 
-    def matches_hidden(self, table, *, purpose, values):
-        return None
+    def matches_hidden(self, table, *, purpose, columns):
+        return [None] * len(columns)
 
     def consenting(self, table, *, purpose):
         return None
