@@ -159,11 +159,19 @@ def test_the_reader_of_imports_sees_a_forbidden_one(tmp_path):
     assert imports_at_run_time(file) >= {"privnb.site.agent", "syft.sync"}
 
 
-def test_importing_privnb_loads_nothing_heavy():
-    heavy = "pandas numpy matplotlib syft opendp duckdb ibis sqlglot pydantic anywidget sqlalchemy"
-    code = "import sys, privnb, privnb.magics; print(*sys.modules)"
+def packages_loaded(code: str) -> set[str]:
+    code = f"import sys; {code}; print(*sys.modules)"
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
     )
-    loaded = {name.partition(".")[0] for name in out.stdout.split()}
-    assert loaded & set(heavy.split()) == set()
+    return {name.partition(".")[0] for name in out.stdout.split()}
+
+
+def test_importing_privnb_loads_nothing_heavy():
+    heavy = "pandas numpy matplotlib syft opendp duckdb ibis sqlglot pydantic anywidget sqlalchemy"
+    assert packages_loaded("import privnb, privnb.magics") & set(heavy.split()) == set()
+
+
+def test_drawing_noise_loads_none_of_what_opendp_can_work_with():
+    code = "from privnb.dp.noise import LAPLACE; LAPLACE.add_noise([0], sensitivity=1, loss=1)"
+    assert packages_loaded(code) & {"opendp", "polars", "scipy", "sklearn"} == {"opendp"}

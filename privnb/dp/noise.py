@@ -160,8 +160,8 @@ class _Gaussian(Noise):
 
     def _map_mechanism(self, scale: float, threshold: int) -> Any:
         dp = _opendp()
-        space = _counts_by_name(), dp.l02inf_distance(dp.absolute_distance(T="i64"))
-        return dp.m.make_gaussian_threshold(*space, scale=scale, threshold=threshold)
+        space = _counts_by_name(), dp.metrics.l02inf_distance(dp.metrics.absolute_distance(T="i64"))
+        return dp.measurements.make_gaussian_threshold(*space, scale=scale, threshold=threshold)
 
 
 class _Laplace(Noise):
@@ -198,13 +198,13 @@ class _Laplace(Noise):
 
     def _vector_mechanism(self, scale: float) -> Any:
         dp = _opendp()
-        space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l1_distance(T="f64")
-        return dp.m.make_laplace(*space, scale=scale)
+        space = _integers(), dp.metrics.l1_distance(T="f64")
+        return dp.measurements.make_laplace(*space, scale=scale)
 
     def _map_mechanism(self, scale: float, threshold: int) -> Any:
         dp = _opendp()
-        space = _counts_by_name(), dp.l01inf_distance(dp.absolute_distance(T="i64"))
-        return dp.m.make_laplace_threshold(*space, scale=scale, threshold=threshold)
+        space = _counts_by_name(), dp.metrics.l01inf_distance(dp.metrics.absolute_distance(T="i64"))
+        return dp.measurements.make_laplace_threshold(*space, scale=scale, threshold=threshold)
 
 
 GAUSSIAN: Noise = _Gaussian()
@@ -219,8 +219,8 @@ def gaussian_measurement(scale: float) -> Any:
     `Noise.add_noise` and `privnb.dp.pieces` do, each against its own claim.
     """
     dp = _opendp()
-    space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
-    return dp.m.make_gaussian(*space, scale=scale)
+    space = _integers(), dp.metrics.l2_distance(T="f64")
+    return dp.measurements.make_gaussian(*space, scale=scale)
 
 
 def limited(value: int) -> int:
@@ -256,15 +256,24 @@ def _check(what: str, spent: float, offered: float) -> None:
         raise RuntimeError(message)
 
 
+def _integers() -> Any:
+    domains = _opendp().domains
+    return domains.vector_domain(domains.atom_domain(T="i64"))
+
+
 def _counts_by_name() -> Any:
-    dp = _opendp()
-    return dp.map_domain(dp.atom_domain(T=str), dp.atom_domain(T="i64"))
+    domains = _opendp().domains
+    return domains.map_domain(domains.atom_domain(T=str), domains.atom_domain(T="i64"))
 
 
 @functools.cache
 def _opendp() -> ModuleType:
-    import opendp.prelude as dp  # noqa: PLC0415 - takes seconds; planning does without it
+    # Not opendp.prelude, which also imports all that OpenDP can work with: scikit-learn for one.
+    import opendp.domains  # noqa: PLC0415 - takes long; planning does without it
+    import opendp.measurements  # noqa: PLC0415 - as above
+    import opendp.metrics  # noqa: PLC0415 - as above
+    import opendp.mod  # noqa: PLC0415 - as above
 
-    dp.enable_features("contrib")
-    module: ModuleType = dp
+    opendp.mod.enable_features("contrib")
+    module: ModuleType = opendp
     return module
