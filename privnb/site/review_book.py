@@ -22,14 +22,11 @@ __all__ = [
     "DENIED",
     "PASSED",
     "TO_DECIDE",
-    "Due",
     "MockRun",
     "Review",
     "Stage",
     "drop_output",
-    "due",
     "find",
-    "held_output",
     "hold",
     "keep_mock",
     "open_review",
@@ -101,18 +98,6 @@ class Review:
             return wire.decode(Output, self.output, what="The output")
         except BadMessage:
             return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Due:
-    """A request with which the agent has something to do."""
-
-    analyst: str
-    request: str
-    state: str
-    expired: bool
-    computation: Computation | None
-    """None where the stored bytes are no longer those that were sent: to be refused."""
 
 
 _REVIEW = sa.select(
@@ -223,33 +208,6 @@ def stored(
     order = reviews.c.seq.asc() if newest is None else reviews.c.seq.desc()
     statement = _REVIEW.where(*conditions).order_by(order).limit(newest)
     return (_review(row) for row in connection.execute(statement))
-
-
-def held_output(connection: sa.Connection, *, analyst: str, request: str) -> Output | None:
-    """Return the output that is held, or None if it is gone or not the one that was held."""
-    review = find(connection, analyst=analyst, request=request)
-    return None if review is None else review.read_output()
-
-
-def due(connection: sa.Connection, now: dt.datetime) -> tuple[Due, ...]:
-    """Return the requests with which the agent has something to do, oldest first.
-
-    Those ``approved``, ``cleared`` and ``denied``; and of those in review the expired. Time can
-    only end a request, never release it.
-    """
-    moment = stamp(now)
-    acting = requests.c.state.in_((*PASSED.values(), DENIED))
-    over = sa.and_(requests.c.state.in_(tuple(TO_DECIDE.values())), reviews.c.expires <= moment)
-    return tuple(
-        Due(
-            analyst=review.analyst,
-            request=review.request,
-            state=review.state,
-            expired=review.expires <= moment,
-            computation=review.read_computation(),
-        )
-        for review in stored(connection, sa.or_(acting, over))
-    )
 
 
 def _review(row: Any) -> Review:

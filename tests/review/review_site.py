@@ -188,9 +188,10 @@ class ReviewSite:
         with self.database.read() as snapshot:
             return review.states(snapshot, site=self.config, analyst=analyst, requests=[name])[0]
 
-    def due(self, now=NOW):
+    def found(self, name):
+        """What is stored for reviewers about one request."""
         with self.database.read() as snapshot:
-            return review.due(snapshot, now)
+            return review.find(snapshot, analyst=ANA, request=name)
 
     def rows(self, table):
         with self.database.read() as snapshot:

@@ -1,4 +1,4 @@
-"""What the analyst is told, what the agent has to do, and what time may change: only to end."""
+"""What the analyst is told of a request, and what is stored of it for reviewers."""
 
 from __future__ import annotations
 
@@ -119,47 +119,10 @@ def test_a_query_is_told_about_too(site, stored, told):
     assert state.reason == ("Too much." if told == "refused" else "")
 
 
-def test_the_agent_is_told_what_to_run_to_send_and_to_refuse(site):
-    run, waits, send, refuse = site.ask("1"), site.ask("2"), site.held(source="3"), site.ask("4")
-    for who in (ALICE, BOB):
-        site.decide(who, run)
-        site.decide(who, send, stage="output")
-    site.decide(ALICE, waits)
-    site.decide(ALICE, refuse, "deny")
-    due = site.due()
-    assert [(each.request, each.state) for each in due] == [
-        (run, "approved"),
-        (send, "cleared"),
-        (refuse, "denied"),
-    ]
-    assert due[0].computation == Computation(
-        kind="python", source="1", purpose="research", tables=("visits",)
-    )
-    assert not any(each.expired for each in due)
-
-
-def test_what_nobody_decided_on_expires_and_only_then_is_due(site):
-    name, held = site.ask(), site.held()
-    assert site.due(LATER - dt.timedelta(seconds=1)) == ()
-    assert [(d.request, d.state, d.expired) for d in site.due(LATER)] == [
-        (name, "waiting", True),
-        (held, "held", True),
-    ]
-
-
 @given(hours=st.integers(-(10**6), 10**6))
 def test_whatever_the_clock_says_nothing_is_approved_by_it(hours):
     moment = NOW + dt.timedelta(hours=hours)
     assert (review.stamp(moment) >= review.stamp(LATER)) == (moment >= LATER)
-
-
-def test_a_clock_that_jumps_changes_no_state_and_no_approvals(site):
-    name = site.ask()
-    site.decide(ALICE, name)
-    for year in (1970, 2026, 2100, 9999):
-        site.due(dt.datetime(year, 1, 1, tzinfo=dt.UTC))
-        assert site.state(name) == "waiting"
-        assert site.approvals(name) == (ALICE,)
 
 
 def test_a_moment_in_another_time_zone_is_the_same_moment():
@@ -169,12 +132,15 @@ def test_a_moment_in_another_time_zone_is_the_same_moment():
         review.stamp(dt.datetime(2027, 1, 15))  # noqa: DTZ001 - that is what is refused
 
 
-def test_a_computation_that_was_changed_is_due_without_one(site):
-    name = site.ask()
+def test_a_computation_that_was_changed_cannot_be_read_and_has_no_approvals(site):
+    name = site.ask("1")
     for who in (ALICE, BOB):
         site.decide(who, name)
+    assert site.found(name).read_computation().source == "1"
+    assert site.approvals(name) == (ALICE, BOB)
     site.tamper("UPDATE reviews SET computation = :c", c=b"{")
-    assert [each.computation for each in site.due()] == [None]
+    assert site.found(name).read_computation() is None
+    assert site.approvals(name) == ()
 
 
 SCALARS = (
