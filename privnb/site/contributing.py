@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["Contributing", "Contribution", "Objection"]
 
 
+_KEPT_BYTES = 16 * 1024 * 1024
+"""The largest vector that is kept for another attempt; a larger one is computed again."""
+
+
 class Objection(Exception):
     """The run may not go on at this site, for a reason that its analyst is told."""
 
@@ -155,7 +159,8 @@ class Contributing:
                 )
         if problem is not None:
             raise Objection(problem)
-        run.last = (made.digest, made.computed)
+        small = made.computed.vector.nbytes <= _KEPT_BYTES
+        run.last = (made.digest, made.computed) if small else None
         run.rounds.masked(made.ask.attempt, made.digest)
         return True
 

@@ -72,11 +72,13 @@ _PATROL_SECONDS = 5.0
 """How often it looks whether a run has lost its grant, or is idle."""
 _FORGET_SECONDS = 60.0
 """How long the last answers to a run that ended here wait for the analyst."""
-_ACTIVE_SECONDS = 10.0
+_ACTIVE_SECONDS = 5.0
 """For how long after an ask the next one is looked for quickly."""
 _RESTING_SECONDS = 600.0
+_MOST_AT_ONCE = 4
+"""How many asks of one run are answered in one go, so that others get a turn."""
 _THREADS = 2
-"""Beside the threads of training workers, which wait while these train."""
+"""For parts of noisy sums; apps train in threads of their own, since they may take long."""
 
 
 class Federating:
@@ -121,7 +123,8 @@ class Federating:
             engine=engine, approvals=approvals, database=database, book=book, audit=audit
         )
         workers = config.python.workers if python is not None and config.python else 0
-        self._threads = Runs(threads=_THREADS + workers)
+        self._noisy = Runs(threads=_THREADS)
+        self._trainings = Runs(threads=max(workers, 1))
         self._runs: dict[tuple[str, str], JoinedRun] = {}
         self._ended: list[Ended] = []
         self._unread: dict[tuple[str, str], float] = {}
@@ -143,7 +146,8 @@ class Federating:
 
     def close(self) -> None:
         """Start nothing more, and end what runs; after a restart the runs go on."""
-        self._threads.close()
+        self._noisy.close()
+        self._trainings.close()
         for run in self._runs.values():
             run.part.close()
         self._runs.clear()
@@ -183,10 +187,11 @@ class Federating:
         StateError, ExchangeUnavailable
             Database or exchange cannot be used now. Nothing is lost; call again later.
         """
-        for key in self._threads.done():
-            run, future = self._runs.get(key[:2]), self._threads.take(key)
-            if run is not None and run.working == key[2]:
-                run.computed = future
+        for threads in (self._noisy, self._trainings):
+            for key in threads.done():
+                run, future = self._runs.get(key[:2]), threads.take(key)
+                if run is not None and run.working == key[2]:
+                    run.computed = future
         moment = time.monotonic()
         if moment >= self._next_look:
             self._next_look = moment + _LOOK_SECONDS
@@ -336,7 +341,7 @@ class Federating:
         if any(name != run.working for name in names):
             run.heard = now
         over = [name for name in names if step_of(name)[1] == "end"]
-        for name in over[:1] or names:
+        for name in over[:1] or names[:_MOST_AT_ONCE]:
             if not self._waits_for_part(run, name):
                 self._answer(run, name)
             if run.key not in self._runs:
@@ -370,7 +375,8 @@ class Federating:
                 return
             if ask.step == "contribute":
                 work = self._contributing.prepare(run, ask, blob)
-                if self._threads.start((*run.key, name), work):
+                threads = self._trainings if run.part.plan is None else self._noisy
+                if threads.start((*run.key, name), work):
                     run.working = name
                 return
             told = self._steps.told(run, ask)

@@ -18,7 +18,7 @@ import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from privnb.errors import RequestRefused
+from privnb.errors import QueryRefused, RequestRefused
 from privnb.site import ledger
 from privnb.site.federation_rules import check_federation
 from privnb.site.part_making import part_of
@@ -93,6 +93,8 @@ class Joining:
         try:
             check_federation(computation, config=self._config.federated, own=self._own)
             mock = submission.action != "run"
+            if submission.action == "mock" and computation.purpose is not None:
+                raise _not_mixed()  # noqa: TRY301 - one way out
             part = part_of(computation, engine=self._engine, python=self._python, mock=mock)
         except Exception as problem:  # noqa: BLE001 - whatever arrives, the agent lives
             return self._refuse(job, previous, submission, computation, public(problem))
@@ -201,3 +203,15 @@ class Joining:
             hint="End some of them: %privnb requests lists them.",
             code="E_BUSY",
         )
+
+
+def _not_mixed() -> QueryRefused:
+    """Keep made-up parts out of sums with real ones, which they would lay bare.
+
+    What is computed on data always has a purpose, and digests, which keys are bound to, differ.
+    """
+    return QueryRefused(
+        "A run on mock twins has no purpose: its parts must be in no sum with real ones.",
+        hint="Leave --purpose out.",
+        code="E_PURPOSE",
+    )

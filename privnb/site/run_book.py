@@ -21,6 +21,37 @@ if TYPE_CHECKING:
 
 __all__ = ["Input", "Run", "RunBook"]
 
+# Statements are built once: building one takes longer than running it.
+_RUN = (runs.c.analyst == sa.bindparam("whose"), runs.c.request == sa.bindparam("which"))
+_INPUTS = (
+    run_inputs.c.analyst == sa.bindparam("whose"),
+    run_inputs.c.request == sa.bindparam("which"),
+)
+_FIND = sa.select(runs.c.attempt, runs.c.contributions).where(*_RUN)
+_OF_ROUND = (
+    sa.select(run_inputs)
+    .where(
+        *_INPUTS,
+        run_inputs.c.round == sa.bindparam("number"),
+        run_inputs.c.kind == sa.bindparam("what"),
+    )
+    .order_by(run_inputs.c.seq)
+)
+_COUNT = (
+    sa.update(runs)
+    .where(*_RUN)
+    .values(contributions=runs.c.contributions + 1, attempt=sa.bindparam("newest"))
+)
+_ADD = sa.insert(run_inputs)
+_SUMMED = sa.select(run_inputs.c.summed).where(
+    *_INPUTS, run_inputs.c.work == sa.bindparam("digest")
+)
+_SETTLE = (
+    sa.update(run_inputs)
+    .where(*_INPUTS, run_inputs.c.work == sa.bindparam("digest"))
+    .values(summed=sa.bindparam("sites"))
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -61,11 +92,7 @@ class RunBook:
     @staticmethod
     def find(connection: sa.Connection, analyst: str, request: str) -> Run | None:
         """Return how far a run is; None if there is none."""
-        row = connection.execute(
-            sa.select(runs.c.attempt, runs.c.contributions).where(
-                runs.c.analyst == analyst, runs.c.request == request
-            )
-        ).first()
+        row = connection.execute(_FIND, {"whose": analyst, "which": request}).first()
         return None if row is None else Run(**row._mapping)  # noqa: SLF001 - SQLAlchemy's name
 
     @staticmethod
@@ -74,14 +101,7 @@ class RunBook:
     ) -> tuple[Input, ...]:
         """Return what was computed for a round, oldest first."""
         rows = connection.execute(
-            sa.select(run_inputs)
-            .where(
-                run_inputs.c.analyst == analyst,
-                run_inputs.c.request == request,
-                run_inputs.c.round == round_,
-                run_inputs.c.kind == kind,
-            )
-            .order_by(run_inputs.c.seq)
+            _OF_ROUND, {"whose": analyst, "which": request, "number": round_, "what": kind}
         )
         return tuple(
             Input(
@@ -104,22 +124,19 @@ class RunBook:
         new: Input | None,
     ) -> None:
         """Count what is about to be sent; ``new``: what was computed for it, if it was just now."""
-        connection.execute(
-            sa.update(runs)
-            .where(runs.c.analyst == analyst, runs.c.request == request)
-            .values(contributions=runs.c.contributions + 1, attempt=attempt)
-        )
+        connection.execute(_COUNT, {"whose": analyst, "which": request, "newest": attempt})
         if new is not None:
             connection.execute(
-                sa.insert(run_inputs).values(
-                    at=utc_now(),
-                    analyst=analyst,
-                    request=request,
-                    round=new.round,
-                    kind=new.kind,
-                    work=new.work,
-                    vector=new.vector,
-                )
+                _ADD,
+                {
+                    "at": utc_now(),
+                    "analyst": analyst,
+                    "request": request,
+                    "round": new.round,
+                    "kind": new.kind,
+                    "work": new.work,
+                    "vector": new.vector,
+                },
             )
 
     @staticmethod
@@ -136,12 +153,8 @@ class RunBook:
         RosterRefused
             It may be summed over other sites, and no others.
         """
-        mine = (
-            run_inputs.c.analyst == analyst,
-            run_inputs.c.request == request,
-            run_inputs.c.work == work,
-        )
-        row = connection.execute(sa.select(run_inputs.c.summed).where(*mine)).first()
+        mine = {"whose": analyst, "which": request, "digest": work}
+        row = connection.execute(_SUMMED, mine).first()
         told = json.dumps(sorted(sites))
         if row is None:
             raise RosterRefused(
@@ -149,7 +162,7 @@ class RunBook:
                 hint="Begin the round anew.",
             )
         if row.summed is None:
-            connection.execute(sa.update(run_inputs).where(*mine).values(summed=told))
+            connection.execute(_SETTLE, mine | {"sites": told})
         elif row.summed != told:
             raise RosterRefused(
                 "The same input was summed over other sites before: the difference of both sums"
@@ -163,12 +176,12 @@ class RunBook:
     ) -> Participation:
         """End a run: say what was given to it, and forget the rest."""
         run = RunBook.find(connection, analyst, request)
-        mine = (run_inputs.c.analyst == analyst, run_inputs.c.request == request)
+        mine = {"whose": analyst, "which": request}
         rows = connection.execute(
-            sa.select(run_inputs.c.round, run_inputs.c.summed).where(*mine)
+            sa.select(run_inputs.c.round, run_inputs.c.summed).where(*_INPUTS), mine
         ).all()
         sites = {site for row in rows if row.summed for site in json.loads(row.summed)}
-        connection.execute(sa.delete(run_inputs).where(*mine))
+        connection.execute(sa.delete(run_inputs).where(*_INPUTS), mine)
         return Participation(
             rounds=len({row.round for row in rows}),
             contributions=run.contributions if run is not None else 0,

@@ -139,6 +139,11 @@ class FederatedSite(PythonSite):
     def federating(self):
         return self.agent._answering.federating
 
+    def finish_parts(self) -> None:
+        """Wait until the parts that are being computed are there."""
+        for threads in (self.federating._noisy, self.federating._trainings):
+            threads.wait(seconds=20)
+
     def step(self) -> None:
         self.look()
         self.agent.step()

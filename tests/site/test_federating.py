@@ -374,7 +374,7 @@ def test_the_price_of_a_model_is_told_beforehand(modelling):
 
 
 def test_a_run_on_mock_twins_costs_nothing_asks_nobody_and_goes_the_same_way(sites):
-    computation = dataclasses.replace(sites.totals(), epsilon=None)
+    computation = sites.totals(epsilon=None, purpose=None)
     run = sites.submit(computation, action="mock")
     assert [site.state(run) for site in sites.all] == ["joined"] * 3
     attempt = Attempt(sites, run, computation).keys()
@@ -392,7 +392,7 @@ def test_a_run_on_mock_twins_costs_nothing_asks_nobody_and_goes_the_same_way(sit
 
 
 def test_training_on_mock_twins_says_how_it_failed(sites):
-    computation = sites.training()
+    computation = sites.training(purpose=None)
     run = sites.submit(computation, action="mock")
     assert [site.state(run) for site in sites.all] == ["joined"] * 3
     attempt = Attempt(sites, run, computation).keys()

@@ -17,7 +17,7 @@ from federated_fakes import (
     mean_of,
     train_work,
 )
-from site_fakes import ANA
+from site_fakes import ANA, PURPOSE
 
 from privnb.audit import VerifierKey, origin_of
 from privnb.federated import ring
@@ -80,7 +80,8 @@ def test_a_site_that_is_no_partner_is_never_computed_with(sites):
     stranger = VerifierKey(name=origin_of("evil", "e@evil.example"), public=bytes([2, *[0] * 31]))
     keys = tuple(sorted([sites.all[0].key, sites.all[1].key, str(stranger)]))
     for action in ("run", "mock"):
-        computation = sites.totals(federation=sites.federation(sites=keys))
+        purpose = PURPOSE if action == "run" else None
+        computation = sites.totals(federation=sites.federation(sites=keys), purpose=purpose)
         run = sites.submit(computation, action=action, to=[sites.all[0]])
         assert sites.all[0].reply(run).problem.code == "E_PARTNERS"
 
@@ -127,7 +128,7 @@ def test_an_analyst_has_so_many_runs_at_a_time_and_no_more(sites):
         assert site.state(run) == "joined"
     run = sites.submit(sites.totals(epsilon="0.01"), to=[site])
     assert site.reply(run).problem.code == "E_BUSY"
-    run = sites.submit(sites.totals(), action="mock", to=[site])
+    run = sites.submit(sites.totals(purpose=None), action="mock", to=[site])
     assert site.reply(run).problem.code == "E_BUSY"
 
 
@@ -156,6 +157,18 @@ def test_sites_that_were_asked_for_different_things_are_in_no_sum_together(sites
     for site in sites.all:
         message = Ask(step="share", attempt=1, adverts=tuple(adverts))
         assert ask(site, run, message) == "E_BAD_MESSAGE"
+
+
+@pytest.mark.parametrize("purpose", [PURPOSE, None])
+def test_real_parts_are_in_no_sum_with_made_up_ones(sites, purpose):
+    """Who knows the mock twins, as everybody does, knows what these give, and the rest with it."""
+    computation = sites.training(purpose=purpose)
+    first, *others = sites.all
+    run = sites.submit(computation, to=[first])
+    sites.submit(computation, action="mock", to=others, name=run)
+    # With a purpose no twin takes part, and without one no data does.
+    codes = [site.reply(run).problem.code for site in (others if purpose else [first])]
+    assert set(codes) == {"E_PURPOSE"}
 
 
 def test_keys_that_somebody_else_made_are_refused(sites):
@@ -444,7 +457,7 @@ def test_a_grant_withdrawn_while_a_part_is_computed_keeps_it_in(sites, training)
     site.step()
     site.grant(withdrawn=True)
     site.training_box.let_go.set()
-    site.federating._threads.wait(seconds=20)
+    site.finish_parts()
     site.step()
     assert problem(site, run, "000001-contribute").code == "E_NO_GRANT"
     site.step()

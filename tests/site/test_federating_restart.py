@@ -139,7 +139,7 @@ def test_an_agent_whose_run_was_taken_over_sends_nothing_more(sites):
     site.ask_step(run, message)
     site.federating._next_look = float("inf")
     site.step()
-    site.federating._threads.wait(seconds=20)
+    site.finish_parts()
     site.step()
     assert site.told(run, "000001-contribute") == (None, b"")
     assert inputs(site) == []
@@ -153,7 +153,7 @@ def test_what_the_exchange_did_not_take_is_sent_later(sites):
     message = Ask(step="contribute", attempt=1, shares=attempt.shares[site.key], work=TOTALS)
     site.ask_step(run, message)
     site.step()
-    site.federating._threads.wait(seconds=20)
+    site.finish_parts()
     whole = site.port.tell
 
     def unavailable(*_):
@@ -179,7 +179,7 @@ def test_what_the_disk_did_not_take_is_written_down_later_and_not_computed_again
         run, Ask(step="contribute", attempt=1, shares=attempt.shares[site.key], work=TOTALS)
     )
     site.step()
-    site.federating._threads.wait(seconds=20)
+    site.finish_parts()
     whole = site.federating._contributing._database
 
     class Full:

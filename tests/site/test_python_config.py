@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from privnb.computation import Computation
+from privnb.computation import Computation, Federation
 from privnb.errors import ConfigError
 from privnb.site.config import load_config
 
@@ -70,6 +70,13 @@ def test_the_owner_s_words_count(load):
 def computation(**changes):
     said = {"source": CELL, "tables": ("visits",), "parameters": {"age": 40}, "purpose": "research"}
     return Computation(kind="python", **(said | changes))
+
+
+def test_no_template_is_released_over_several_sites(load):
+    """What a template gives at one site alone was looked at by the owner, and not its sums."""
+    (template,) = load(TEMPLATE).templates
+    several = Federation(sites=("a", "b", "c"), threshold=2)
+    assert not template.covers(computation(federation=several))
 
 
 def test_a_template_covers_its_own_text_with_parameters_it_allows(load):
