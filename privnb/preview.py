@@ -43,7 +43,7 @@ class Preview:
             ("Who decides", self._decides(site, offer)),
             ("Consent", self._consent(site)),
             ("Output", f"at most {offer.max_rows:,} rows and {offer.max_bytes:,} bytes"),
-            ("Groups", f"at least {offer.min_units} behind each row, or a reviewer decides"),
+            ("Groups", f"at least {offer.min_units} behind each recognised, or a reviewer decides"),
             ("Runs for", f"at most {offer.seconds} seconds"),
             ("Packages", ", ".join(offer.packages)),
             ("Sandbox", offer.sandbox),
@@ -83,30 +83,20 @@ class Preview:
         within = f" while its parameters are as allowed ({given})" if given else ""
         return f"nobody has to: the owner's template {name} is released at once{purpose}{within}"
 
-    def covered(self, site: str) -> bool | None:
-        """Whether consent covers all tables for the purpose; None when no purpose is named."""
-        if self.computation.purpose is None:
-            return None
-        return not self._uncovered(site)
-
-    def _uncovered(self, site: str) -> list[str]:
-        described, purpose = self.sites[site], self.computation.purpose
+    def _consent(self, site: str) -> str:
+        purpose = self.computation.purpose
+        if purpose is None:
+            return "say --purpose to see whether it covers this"
         granted = {
             entry.table
-            for entry in described.consents
+            for entry in self.sites[site].consents
             if entry.state == "granted" and entry.purpose == purpose
         }
-        return [table for table in self.computation.tables or () if table not in granted]
-
-    def _consent(self, site: str) -> str:
-        if self.computation.purpose is None:
-            return "say --purpose to see whether it covers this"
-        uncovered = self._uncovered(site)
+        uncovered = [table for table in self.computation.tables or () if table not in granted]
         if not uncovered:
             return "covers this"
         return (
-            f"none for {', '.join(uncovered)} and {self.computation.purpose}: "
-            "ask for it with %privnb request-access"
+            f"none for {', '.join(uncovered)} and {purpose}: ask for it with %privnb request-access"
         )
 
     def __str__(self) -> str:

@@ -145,7 +145,9 @@ def test_a_dry_run_tells_who_decides_and_sends_nothing_to_run(notebook):
         assert words in notebook.html
         assert words in notebook.text
     assert {submission.action for _, submission in notebook.datasite.submitted} == {"describe"}
-    assert preview.covered("northside")
+    facts = dict(preview.facts("northside"))
+    assert facts["Consent"] == "covers this"
+    assert facts["Groups"].endswith(" behind each recognised, or a reviewer decides")
     notebook.run(f"%%secure plan {ASK} --dry-run\n{CELL}")
     assert "plan: what northside would do · nothing spent" in notebook.text
 
@@ -164,7 +166,7 @@ def test_a_dry_run_knows_a_template_and_a_missing_consent(notebook):
     (template,) = PYTHON.templates
     preview = notebook.run(f"%%secure {ASK} --param lowest_age --dry-run\n{template.source}")
     assert preview.template("northside") == "visits_by_age"
-    assert not preview.covered("northside")
+    assert dict(preview.facts("northside"))["Consent"].startswith("none for ")
     assert "the owner's template visits_by_age is released at once while" in notebook.text
     assert "lowest_age: integer, 0 to 65" in notebook.text
     assert "%privnb request-access" in notebook.text
