@@ -122,56 +122,38 @@ def show(
     _print_what_next(out, directory, item)
 
 
-@app.command()
-def approve(
-    directory: Directory,
-    request: Id,
-    reason: Reason = "",
-    reviewer: Reviewer = None,
-    digest: Digest = "",
-) -> None:
-    """Let the code run, once enough reviewers do."""
-    with _desk(directory, reviewer) as desk:
-        _tell(desk.approve(request, reason, seen=_seen(desk, request, digest)), "Approved")
+def _add_verdict(name: str, *, done: str, explained: str) -> None:
+    """Add the command for one of the four decisions, which are methods of the desk by its name."""
+
+    @app.command(name, help=explained)
+    def decide(
+        directory: Directory,
+        request: Id,
+        reason: Reason = "",
+        reviewer: Reviewer = None,
+        digest: Digest = "",
+    ) -> None:
+        with _desk(directory, reviewer) as desk:
+            seen = _seen(desk, request, digest)
+            _tell(getattr(desk, name)(request, reason, seen=seen), done)
 
 
-@app.command()
-def deny(
-    directory: Directory,
-    request: Id,
-    reason: Reason = "",
-    reviewer: Reviewer = None,
-    digest: Digest = "",
-) -> None:
-    """Refuse the code. The same code is refused from then on, until it is changed."""
-    with _desk(directory, reviewer) as desk:
-        _tell(desk.deny(request, reason, seen=_seen(desk, request, digest)), "Denied")
-
-
-@app.command()
-def release(
-    directory: Directory,
-    request: Id,
-    reason: Reason = "",
-    reviewer: Reviewer = None,
-    digest: Digest = "",
-) -> None:
-    """Let the output leave the site, once enough reviewers do."""
-    with _desk(directory, reviewer) as desk:
-        _tell(desk.release(request, reason, seen=_seen(desk, request, digest)), "Released")
-
-
-@app.command()
-def withhold(
-    directory: Directory,
-    request: Id,
-    reason: Reason = "",
-    reviewer: Reviewer = None,
-    digest: Digest = "",
-) -> None:
-    """Keep the output at the site. The same code is refused from then on."""
-    with _desk(directory, reviewer) as desk:
-        _tell(desk.withhold(request, reason, seen=_seen(desk, request, digest)), "Withheld")
+_add_verdict("approve", done="Approved", explained="Let the code run, once enough reviewers do.")
+_add_verdict(
+    "deny",
+    done="Denied",
+    explained="Refuse the code. The same code is refused from then on, until it is changed.",
+)
+_add_verdict(
+    "release",
+    done="Released",
+    explained="Let the output leave the site, once enough reviewers do.",
+)
+_add_verdict(
+    "withhold",
+    done="Withheld",
+    explained="Keep the output at the site. The same code is refused from then on.",
+)
 
 
 @contextlib.contextmanager
