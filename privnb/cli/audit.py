@@ -15,6 +15,8 @@ from privnb.errors import AuditBroken, ConfigError, PrivnbError, StateError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from rich.console import Console
+
     from privnb.audit import Checkpoint, VerifierKey
     from privnb.site.audit import AuditLog
     from privnb.site.audit_reading import ShownEvent
@@ -46,7 +48,7 @@ def show(
     if not found:
         typer.echo("Nothing of this kind has happened.")
         return
-    _print_events(found)
+    _print_events(_console(), found)
 
 
 @app.command()
@@ -117,8 +119,11 @@ def export(
         bool,
         typer.Option("--without-names", help="Leave out who it was and what they said."),
     ] = False,
+    force: Annotated[  # noqa: FBT002 - a switch of the command line
+        bool, typer.Option("--force", help="Replace files that are there.")
+    ] = False,
 ) -> None:
-    """Write all events and a signed checkpoint, for an auditor.
+    """Write all events to OUT.jsonl, and a signed checkpoint beside it, for an auditor.
 
     The auditor needs your verifier key besides, from you and not with the files.
     """
@@ -127,6 +132,12 @@ def export(
     note_file = file.with_suffix(".checkpoint")
     if note_file == file:
         raise PrivnbError("The checkpoint is written as .checkpoint.", hint="Name it OUT.jsonl.")
+    there = [str(path) for path in (file, note_file) if path.exists()]
+    if there and not force:
+        raise StateError(
+            f"There is {' and '.join(there)} already.",
+            hint="Name another file, or replace what is there with --force.",
+        )
     with _opened(directory) as (database, log), database.read() as snapshot:
         note = log.checkpoint(snapshot)
         _write(file, exported(snapshot, names=not without_names))
@@ -242,21 +253,36 @@ def _write(path: Path, lines: Iterable[bytes]) -> None:
         ) from None
 
 
-def _print_events(events: Sequence[ShownEvent]) -> None:
+def _console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - only when needed
+
+    # Piped into a file there is no width to keep to.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+
+
+def _print_events(out: Console, events: Sequence[ShownEvent]) -> None:
+    """Print events: each folded below its kind on a terminal, else each on a line of a table."""
+    from rich.padding import Padding  # noqa: PLC0415 - only when needed
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     from privnb.unseen import clean  # noqa: PLC0415
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    def plain(text: str) -> Text:
+        # As text: what people wrote is not to be taken for rich's own markup, nor for control.
+        return Text(clean(text).replace("\n", " "), overflow="fold")
+
     table = Table("no.", "at", "kind", "who", "what", box=None, pad_edge=False)
     for event in events:
         facts = {name: value for name, value in event.facts.items() if value is not None}
-        cells = (str(event.index), event.at, event.kind, _listed(event.people), _listed(facts))
-        # As text: what people wrote is not to be taken for rich's own markup, nor for control.
-        table.add_row(*(Text(clean(cell).replace("\n", " ")) for cell in cells))
-    console.print(table)
+        if out.is_terminal:
+            out.print(plain(f"{event.index}  {event.at}  {event.kind}"), style="bold")
+            out.print(Padding(plain(_listed(event.people | facts)), (0, 0, 0, 4)))
+        else:
+            cells = (str(event.index), event.at, event.kind, _listed(event.people), _listed(facts))
+            table.add_row(*map(plain, cells))
+    if not out.is_terminal:
+        out.print(table)
 
 
 def _listed(fields: Mapping[str, object]) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import stat
 
 import pytest
 import sqlalchemy as sa
+from rich.console import Console
 from typer.testing import CliRunner
 
 from privnb import wire
 from privnb.cli import app
+from privnb.cli.audit import _print_events
 from privnb.messages import Reply
 from privnb.site import database as tables
 from privnb.site.audit import record_event
+from privnb.site.audit_reading import shown_events
 from privnb.site.config import load_config
 from privnb.site.database import Database
 from privnb.site.opening import database_path, open_audit
@@ -90,6 +94,26 @@ def test_show_prints_the_words_of_people_as_text_that_does_nothing(folder):
     assert "\x1b" not in shown
 
 
+def test_on_a_terminal_events_are_folded_into_its_width(folder):
+    with_database(folder, lambda transaction: record_event(transaction, "note", rule="é" * 200))
+    database = Database.open(database_path(load_config(folder)))
+    with database.read() as snapshot:
+        events = shown_events(snapshot, last=3)
+    database.close()
+    written = io.StringIO()
+    terminal = Console(file=written, width=80, force_terminal=True, color_system=None)
+    _print_events(terminal, events)
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if not line.startswith("    ")] == [
+        f"{event.index}  {event.at}  {event.kind}" for event in events
+    ]
+    text = " ".join(line.strip() for line in lines)
+    assert f"analyst {BOB}, reason [bold]no�[2J never[/bold]" in text
+    assert "é" * 200 in text.replace(" ", "")
+    assert "digest " + "d" * 64 in text
+
+
 @pytest.mark.parametrize(
     ("words", "numbers"),
     [
@@ -160,10 +184,25 @@ def test_export_and_verify_with_the_key(folder, tmp_path):
     checked = privnb("verify", out, "--checkpoint", tmp_path / "out.checkpoint", "--key", key)
     assert checked.exit_code == 0
     assert "3 events, exactly those of the log privnb/northside/" in checked.output
-    anonymous = privnb("export", folder, out, "--without-names")
+    anonymous = privnb("export", folder, out, "--without-names", "--force")
     assert "They name people" not in anonymous.output
     assert CAROL not in out.read_text()
     assert privnb("verify", out, "--checkpoint", tmp_path / "out.checkpoint").exit_code == 0
+
+
+def test_an_export_replaces_nothing_unless_it_is_told_to(folder, tmp_path):
+    out, note = tmp_path / "out.jsonl", tmp_path / "out.checkpoint"
+    note.write_text("mine")
+    refused = privnb("export", folder, out)
+    assert refused.exit_code == 1
+    assert refused.stderr.splitlines()[0].endswith(f"There is {note} already.")
+    assert not out.exists()
+    assert note.read_text() == "mine"
+    assert privnb("export", folder, out, "--force").exit_code == 0
+    assert privnb("verify", out, "--checkpoint", note).exit_code == 0
+    refused = privnb("export", folder, out)
+    assert f"There is {out} and {note} already." in refused.stderr
+    assert "--force" in refused.stderr
 
 
 def test_a_changed_export_is_two_clear_lines(folder, tmp_path):
