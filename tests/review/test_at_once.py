@@ -19,13 +19,11 @@ CHILD = str(Path(__file__).with_name("decide_child.py"))
 
 
 class Reviewer:
-    """One process, which decides when it is told to."""
+    """Somebody with a process, which decides when it is told to."""
 
-    def __init__(self, site, who):
+    def __init__(self, site, who, process):
         self.site, self.who = site, who
-        self._process = subprocess.Popen(
-            [sys.executable, CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._process = process
 
     def start(self, name, verdict="approve", *, fatal=0, folder=None):
         order = {
@@ -41,17 +39,20 @@ class Reviewer:
     def result(self):
         return json.loads(self._process.stdout.readline())
 
-    def close(self):
-        self._process.communicate()
-        assert self._process.returncode == 0
+
+@pytest.fixture(scope="module")
+def processes():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([sys.executable, CHILD], **pipes) for _ in range(2)]
+    yield started
+    for process in started:
+        process.communicate()
+        assert process.returncode == 0
 
 
 @pytest.fixture
-def reviewers(site):
-    made = [Reviewer(site, who) for who in (ALICE, BOB)]
-    yield made
-    for each in made:
-        each.close()
+def reviewers(site, processes):
+    return [Reviewer(site, *each) for each in zip((ALICE, BOB), processes, strict=True)]
 
 
 def events(site):
