@@ -58,7 +58,7 @@ class Pace:
     """How long whom is waited for, in seconds."""
 
     deadline: float = 600.0
-    """A whole round: sites that have gone and come back included."""
+    """A site's work for one round; and sites that have gone, until there are enough for one."""
     quick: float = 20.0
     """What a site can answer at once."""
     grace: float = 5.0
@@ -111,6 +111,8 @@ class Asking:
     ----------
     stop
         Set by whoever wants this to end.
+    rejoined
+        Looks whether a site has joined again.
     alive
         Tells by owner when a site was last seen to live, in seconds of `time.monotonic`.
     """
@@ -123,12 +125,14 @@ class Asking:
         parties: Sequence[Party],
         pace: Pace,
         stop: threading.Event,
+        rejoined: Callable[[Party], bool],
         alive: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         self._channel = channel
         self._run = run
         self._pace = pace
         self._stop = stop
+        self._rejoined = rejoined
         self._alive = alive
         self._threads = ThreadPoolExecutor(
             max_workers=max(len(parties), 1), thread_name_prefix=f"privnb-{run[:8]}"
@@ -142,7 +146,7 @@ class Asking:
         self,
         asks: Mapping[Party, tuple[Ask, bytes]],
         *,
-        until: float,
+        longest: float,
         enough: Callable[[Mapping[Party, Heard]], bool],
         patience: Callable[[float], float],
         heard_one: Callable[[Party, Heard], None] = lambda _, __: None,
@@ -152,8 +156,8 @@ class Asking:
 
         Parameters
         ----------
-        until
-            When waiting ends in any case, by `time.monotonic`.
+        longest
+            After how many seconds waiting ends in any case.
         enough
             Whether the attempt can go on with what was heard so far.
         patience
@@ -191,7 +195,7 @@ class Asking:
             if not told_late and heard and spent > max(2.0, 1.5 * slowest) and enough(heard):
                 told_late = True
                 late(list(waiting.values()))
-            over = begun + spent >= until or (enough(heard) and spent > patience(slowest))
+            over = spent >= longest or (enough(heard) and spent > patience(slowest))
             for party in waiting.values():
                 if over or (spent > self._pace.silent and self._is_lifeless(party, begun)):
                     closed[party].set()
@@ -221,7 +225,7 @@ class Asking:
                         raise BadMessage(f"{party.name} answered another step.")
                     return Heard(told=told, blob=rest, seconds=time.monotonic() - begun)
                 looks += 1
-                if looks % _LOOKS_PER_JOIN == 0 and self._has_joined(party):
+                if looks % _LOOKS_PER_JOIN == 0 and self._rejoined(party):
                     return Heard(rejoined=True)
             except ExchangeUnavailable:  # a storage that is gone may come back
                 pause = _LONGEST_PAUSE
@@ -230,6 +234,3 @@ class Asking:
             if closed.wait(pause):
                 return Heard()
             pause = min(pause * 1.25, _LONGEST_PAUSE)
-
-    def _has_joined(self, party: Party) -> bool:
-        return self._channel.hear(party.owner, self._run, join_name()) is not None

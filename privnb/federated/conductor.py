@@ -37,6 +37,8 @@ _PAUSE_SECONDS = 0.01
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 2.0, 60.0
 """How long until sites are asked how far they are, and how long at most between two times."""
 _LONGEST_PAUSE = 1.0
+_MOST_ATTEMPTS = 10
+"""How often one sum is begun."""
 _MOST_FAULTS = 3
 """Attempts that the same site may spoil, one after the other, before it is left out."""
 
@@ -145,6 +147,7 @@ class Conductor:
             parties=parties,
             pace=self._pace,
             stop=stop,
+            rejoined=self.presence.has_rejoined,
             alive=alive,
         )
 
@@ -236,7 +239,7 @@ class Conductor:
         Raises
         ------
         RunStalled
-            Too few sites are left until the deadline of the round. It can be taken up again.
+            Too few sites are left, and do not come back in time. It can be taken up again.
         RoundLost
             It must not be asked for again.
         SiteFailure, BadMessage
@@ -251,10 +254,9 @@ class Conductor:
             digest=work_digest(work, blob),
             length=length,
             wanted=frozenset(),
-            until=begun + self._pace.deadline,
         )
         task = replace(task, wanted=self._memory.opening(task.digest))
-        while True:
+        for _ in range(_MOST_ATTEMPTS):
             trial = self._prepared(task)
             try:
                 total = self._tried(trial, task, more=more)
@@ -273,20 +275,22 @@ class Conductor:
                 sites=tuple(p.name for k, p in self._parties.items() if k in trial.survivors),
                 seconds=time.monotonic() - begun,
             )
+        raise self._stalled(work.round)
 
     def _prepared(self, task: Task) -> Trial:
         """Return an attempt whose roster has everybody who is there; asks until enough are."""
-        number, ready, pause = task.work.round, self._ready, _PAUSE_SECONDS
+        ready, pause = self._ready, _PAUSE_SECONDS
+        until = time.monotonic() + self._pace.deadline
         self._ready = None
         self.presence.listen()
         there = {party.key for party in self.presence.there}
         if ready is not None and ready.roster == there and task.wanted <= there:
             return ready
         while True:
-            self._await_enough(number, task)
+            self._await_enough(task, until)
             trial = self._trial()
-            trial.advertise(self.presence.there, until=task.until)
-            trial.share(until=task.until)
+            trial.advertise(self.presence.there)
+            trial.share()
             if trial.roster and task.wanted <= trial.roster:
                 return trial
             self._count_faults(trial)
@@ -302,7 +306,7 @@ class Conductor:
             self._raise_if_hopeless(trial, task.work.round)
             raise
         self._memory.note_opening(task.digest, survivors)
-        total = trial.open(survivors, following, until=task.until)
+        total = trial.open(survivors, following)
         if following is not None and following.roster:
             self._ready = following
         for key in trial.roster:
@@ -367,14 +371,14 @@ class Conductor:
             error.code, f"Round {number} failed at {names}: {brief(error.message)}", error.hint
         )
 
-    def _await_enough(self, number: int, task: Task) -> None:
+    def _await_enough(self, task: Task, until: float) -> None:
         """Wait for sites that have gone, while too few are left; raises `RunStalled`."""
         pause = _PAUSE_SECONDS
         while True:
             self.presence.listen()
             self._require_possible()
-            if time.monotonic() >= task.until:
-                raise self._stalled(number)
+            if time.monotonic() >= until:
+                raise self._stalled(task.work.round)
             there = {party.key for party in self.presence.there}
             if len(there) >= self._needed and task.wanted <= there:
                 return
@@ -388,7 +392,7 @@ class Conductor:
         return RunStalled(
             f"Round {number} needs {self._needed} sites, and {what}."
             if gone
-            else f"Round {number} could not be done in {self._pace.deadline:g} seconds.",
+            else f"Round {number} could not be done, however often it was begun.",
             hint=f"Once enough are back, %privnb result {self._run[:8]} goes on from there;"
             f" %privnb cancel {self._run[:8]} gives it up.",
         )

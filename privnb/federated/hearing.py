@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING
 
 from privnb.errors import BadMessage, PrivnbError, error_from_code
@@ -38,7 +37,7 @@ class Hearing:
         self._pace = pace
         self.spoiled: dict[Party, PrivnbError] = {}
 
-    def quick(self, asked: Mapping[Party, Ask], *, until: float, least: int) -> dict[Party, Told]:
+    def quick(self, asked: Mapping[Party, Ask], *, least: int) -> dict[Party, Told]:
         """Ask for what sites can tell at once; return what the good ones told.
 
         Parameters
@@ -49,14 +48,14 @@ class Hearing:
         pace = self._pace
         heard = self._asking.ask(
             {party: (ask, b"") for party, ask in asked.items()},
-            until=min(until, time.monotonic() + pace.quick),
+            longest=pace.quick,
             enough=lambda got: sum(map(_is_good, got.values())) >= least,
             patience=lambda slowest: slowest + max(pace.grace, 3 * slowest),
         )
         return {party: told for party, (told, _) in self._sorted_out(asked, heard).items()}
 
     def vectors(
-        self, asked: Mapping[Party, Ask], blob: bytes, *, number: int, until: float, least: int
+        self, asked: Mapping[Party, Ask], blob: bytes, *, number: int, least: int
     ) -> dict[Party, tuple[Told, bytes]]:
         """Ask for masked vectors, of the round ``number``; those much later are left out."""
         pace = self._pace
@@ -67,7 +66,7 @@ class Hearing:
         show(list(asked), "training")
         heard = self._asking.ask(
             {party: (ask, blob) for party, ask in asked.items()},
-            until=until,
+            longest=pace.deadline,
             enough=lambda got: sum(map(_is_good, got.values())) >= least,
             patience=lambda slowest: slowest + max(pace.late, 4 * slowest),
             heard_one=lambda party, one: show([party], "received" if _is_good(one) else "dropped"),

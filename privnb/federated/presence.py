@@ -55,6 +55,7 @@ class Presence:
         self._next_replies = 0.0
         self._there: set[Party] = set()
         self._owing: dict[Party, str] = {}
+        self._unheard: set[Party] = set()
         self.out: dict[Party, PrivnbError | None] = {}
         """Sites that will not come back, with the reason; None: it ended its part."""
 
@@ -78,7 +79,8 @@ class Presence:
         """Take in how far sites say they are with the decision whether they take part."""
         for party in self.missing:
             state = states.get(party.name)
-            if state == _JOINED:
+            if state == _JOINED:  # which it may say before its word for it is here
+                self._unheard.add(party)
                 self._arrive(party)
             elif state is not None:
                 self._board.joined(party.name, state)
@@ -88,6 +90,7 @@ class Presence:
         for party in self.missing:
             try:
                 if self._has_told(party):
+                    self._joined(party.name)
                     self._arrive(party)
             except ExchangeUnavailable:  # a storage that is gone may come back
                 return
@@ -105,6 +108,16 @@ class Presence:
         """Note that a site did not answer in time; it is there again once it does."""
         self._there.discard(party)
         self._owing[party] = name
+
+    def has_rejoined(self, party: Party) -> bool:
+        """Look whether a site that is there has joined again: then it has lost its keys."""
+        if self._channel.hear(party.owner, self._run, join_name()) is None:
+            return False
+        first = party in self._unheard
+        self._unheard.discard(party)
+        if first:
+            self._joined(party.name)
+        return not first
 
     def back(self, party: Party) -> None:
         """Note that a site which lost its keys is there again, and take its word for it away."""
@@ -124,7 +137,6 @@ class Presence:
         self._owing.pop(party, None)
         self._there.add(party)
         self._board.joined(party.name, _JOINED)
-        self._joined(party.name)
 
     def _has_told(self, party: Party) -> bool:
         names = [join_name(), *([self._owing[party]] if party in self._owing else [])]

@@ -19,7 +19,7 @@ from privnb.federated.release import ArrayShown, HistoryRow, Outcome
 from privnb.federated.vectors import forms_of, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from flwr.app import ArrayRecord, Message, MetricRecord
     from flwr.serverapp.strategy import FedAvg
@@ -56,7 +56,7 @@ def total(conductor: Conductor, files: RunFiles, *, plan: RunPlan, question: Pla
         names=plan.names,
         answer=answer,
         history=(row,),
-        noise=_noise_of_total(question, parts=parts, pieces=pieces),
+        noise=_noise([row], pieces=pieces),
         remarks=_remarks(conductor),
     )
 
@@ -193,7 +193,7 @@ def train_model(
         arrays=shown({_PARAMETERS: parameters}),
         history=tuple(history),
         asked_rounds=rounds,
-        noise=(training.mechanism,),
+        noise=_noise(history, pieces=conductor.federation.pieces) if history else (),
         remarks=_remarks(conductor),
     )
 
@@ -212,10 +212,23 @@ def shown(arrays: Mapping[str, NDArray[Any]]) -> tuple[ArrayShown, ...]:
     )
 
 
-def _noise_of_total(question: Plan, *, parts: int, pieces: int) -> tuple[str, ...]:
-    from privnb.dp.sharing import mechanism  # noqa: PLC0415 - it reads SQL
+def _noise(history: Sequence[HistoryRow], *, pieces: int) -> tuple[str, ...]:
+    """Say how much noise the sums have, against what their price needs and what asking each gives.
 
-    return (mechanism(question, sites=parts, pieces=pieces),)
+    >>> row = HistoryRow(round=1, summed=("a", "b", "c"), seconds=0.1, metrics={})
+    >>> _noise([row], pieces=2)[0]
+    "the sum over 3 sites has 3/2 of the variance that its price needs; each site's own part 1/2"
+    """
+    parts = sorted({len(row.summed) for row in history})
+    sites = " or ".join(map(str, parts))
+    over = "the sum" if len(history) == 1 else "each sum"
+    shares = " or ".join(f"{count}/{pieces}" for count in parts)
+    own = f"1/{pieces}" if pieces > 1 else "all of it"
+    return (
+        f"{over} over {sites} sites has {shares} of the variance that its price needs;"
+        f" each site's own part {own}",
+        f"asked one by one and added up, {parts[-1]} answers would have {parts[-1]} times it",
+    )
 
 
 def _row(

@@ -58,8 +58,6 @@ class Task:
     """How many numbers a vector has; None: the sites say so by its form."""
     wanted: frozenset[str]
     """Over whom it has to be summed; empty: whoever is there."""
-    until: float
-    """When waiting ends, by `time.monotonic`."""
 
 
 class Trial:
@@ -107,10 +105,10 @@ class Trial:
 
     # Keys, by themselves or along with the attempt before
 
-    def advertise(self, parties: Sequence[Party], *, until: float) -> None:
+    def advertise(self, parties: Sequence[Party]) -> None:
         """Have sites make keys."""
         ask = Ask(step="advertise", attempt=self.number)
-        heard = self.hearing.quick(dict.fromkeys(parties, ask), until=until, least=self._least)
+        heard = self.hearing.quick(dict.fromkeys(parties, ask), least=self._least)
         for party, told in heard.items():
             self.take_advert(party, told)
 
@@ -127,14 +125,14 @@ class Trial:
             return self._aggregator.close_adverts()
         return ()
 
-    def share(self, *, until: float) -> None:
+    def share(self) -> None:
         """Have everybody share secrets with the others, if there are enough."""
         adverts = self.close_adverts()
         if not adverts:
             return
         ask = Ask(step="share", attempt=self.number, adverts=adverts)
         asked = {self._parties[advert.site]: ask for advert in adverts}
-        heard = self.hearing.quick(asked, until=until, least=self._least)
+        heard = self.hearing.quick(asked, least=self._least)
         for party, told in heard.items():
             self.take_shares(party, told)
         self.close_shares()
@@ -172,7 +170,7 @@ class Trial:
             for key, shares in self._shares.items()
         }
         heard = self.hearing.vectors(
-            asked, task.blob, number=task.work.round, until=task.until, least=self._threshold
+            asked, task.blob, number=task.work.round, least=self._threshold
         )
         length = task.length
         if length is None:
@@ -202,9 +200,7 @@ class Trial:
             raise TrialFailed(asked=True, survivors=task.wanted)
         return survivors
 
-    def open(
-        self, survivors: dict[str, str], following: Trial | None, *, until: float
-    ) -> NDArray[np.uint64]:
+    def open(self, survivors: dict[str, str], following: Trial | None) -> NDArray[np.uint64]:
         """Have the survivors reveal what takes the masks off their sum.
 
         Raises `TrialFailed` where too few do.
@@ -212,7 +208,7 @@ class Trial:
         agreed = None
         parties = [self._parties[key] for key in survivors]
         if self._aggregator.needs_agreement:
-            agreed = self._agreement(parties, survivors, until=until)
+            agreed = self._agreement(parties, survivors)
         adverts = following.close_adverts() if following else ()
         ask = Ask(
             step="reveal",
@@ -221,7 +217,7 @@ class Trial:
             agreed=agreed,
             adverts=adverts,
         )
-        heard = self.hearing.quick(dict.fromkeys(parties, ask), until=until, least=self._threshold)
+        heard = self.hearing.quick(dict.fromkeys(parties, ask), least=self._threshold)
         for party, told in heard.items():
             before = len(self.hearing.spoiled)
             with self.hearing.naming(party):
@@ -234,11 +230,9 @@ class Trial:
             following.close_shares()
         return self._total(survivors)
 
-    def _agreement(
-        self, parties: Sequence[Party], survivors: dict[str, str], *, until: float
-    ) -> dict[str, str]:
+    def _agreement(self, parties: Sequence[Party], survivors: dict[str, str]) -> dict[str, str]:
         ask = Ask(step="agree", attempt=self.number, survivors=survivors)
-        heard = self.hearing.quick(dict.fromkeys(parties, ask), until=until, least=self._threshold)
+        heard = self.hearing.quick(dict.fromkeys(parties, ask), least=self._threshold)
         for party, told in heard.items():
             with self.hearing.naming(party):
                 self._aggregator.agreed(party.key, told.agreed or "")

@@ -387,6 +387,20 @@ def test_that_a_site_has_joined_may_be_known_by_what_it_says_of_itself():
         assert total(troupe)[0] == 3
 
 
+def test_a_word_of_joining_that_comes_after_it_was_known_is_no_restart():
+    with Troupe([constant(1)] * 3, pace=Pace()) as troupe:
+        site = troupe.sites[0]
+        troupe.wires.hear(site.owner, "", "000000-join")
+        troupe.conductor.gather(people_decide=True, says=lambda: {site.name: "joined"})
+        site.on["contribute"] = lambda site, ask, told, vector: (
+            site.join(),
+            threading.Event().wait(0.1),  # so that it is found before the answer
+            (told, vector),
+        )[-1]
+        assert total(troupe) == (3, {"northside", "riverside", "lakeside"})
+        assert troupe.board.progress.remarks == ()
+
+
 def test_an_exchange_that_goes_away_and_comes_back_does_not_end_the_run():
     with Troupe([constant(1)] * 3, pace=Pace()) as troupe:
         troupe.gather()

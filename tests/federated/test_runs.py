@@ -130,7 +130,7 @@ def test_a_total_is_near_the_truth_and_every_site_proves_its_part(opened):
     assert set(release.receipts) == set(SITES)
     assert release.problems == {}
     assert release.labels["northside"].epsilon == "1"
-    for words in ("any 2 are enough", "no part of one", "no receipt proves"):
+    for words in ("3/2 of the variance", "no part of one", "no receipt proves"):
         assert words in release.label
     assert release.value.equals(release.df)
 
