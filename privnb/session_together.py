@@ -20,7 +20,7 @@ from privnb.questions import require_table
 from privnb.release import Estimates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
 
     from privnb.computation import Computation, Parameters

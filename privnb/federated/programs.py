@@ -225,8 +225,10 @@ def _noise(history: Sequence[HistoryRow], *, pieces: int) -> tuple[str, ...]:
     shares = " or ".join(f"{count}/{pieces}" for count in parts)
     own = f"1/{pieces}" if pieces > 1 else "all of it"
     return (
-        f"{over} over {sites} sites has {shares} of the variance that its price needs;"
-        f" each site's own part {own}",
+        (
+            f"{over} over {sites} sites has {shares} of the variance that its price needs;"
+            f" each site's own part {own}"
+        ),
         f"asked one by one and added up, {parts[-1]} answers would have {parts[-1]} times it",
     )
 
