@@ -17,6 +17,7 @@ from privnb.errors import PrivnbError, UnknownName
 from privnb.magics.grammar import did_you_mean, parse, variable
 from privnb.magics.ready_cells import template_cell
 from privnb.magics.showing import show, show_frame, show_lines
+from privnb.magics.waiting import is_run
 
 if TYPE_CHECKING:
     import argparse
@@ -202,13 +203,18 @@ def _review(magics: SecureMagics, args: argparse.Namespace) -> object:
 
 
 def _result(magics: SecureMagics, args: argparse.Namespace) -> object:
-    request = magics.session.request(args.request)
-    return magics.finish(request, result=args.result, timeout=args.timeout)
+    return magics.finish(magics.request(args.request), result=args.result, timeout=args.timeout)
 
 
 def _cancel(magics: SecureMagics, args: argparse.Namespace) -> None:
-    request = magics.session.request(args.request)
+    request = magics.request(args.request)
     request.cancel()
+    if is_run(request):
+        show_lines(
+            f"Run {request.id[:8]} is given up, and its sites are told.",
+            "What a site has charged for it stays charged.",
+        )
+        return
     show_lines(
         f"Request {request.id[:8]} is no longer waited for.",
         "What a site has already taken in may still be computed, and charged.",
@@ -305,7 +311,9 @@ def _grammar() -> dict[str, Command]:
         "result": Command(
             "result ID [NAME] [--timeout S]", "the answer to an earlier request", result, _result
         ),
-        "cancel": Command("cancel ID", "stop waiting for a request", cancel, _cancel),
+        "cancel": Command(
+            "cancel ID", "stop waiting for a request; give a federated run up", cancel, _cancel
+        ),
         "audit": Command(
             "audit", "what the sites' logs have of you, and its proof", nothing["audit"], _audit
         ),

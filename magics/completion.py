@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
 from privnb.magics.commands import COMMANDS
-from privnb.magics.grammar import options
+from privnb.magics.federated import MODELS, STRATEGIES, FederatedMagics
+from privnb.magics.grammar import options, reads_as_python
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import argparse
+    from collections.abc import Callable, Iterable, Mapping
 
     from IPython.core.completer import SimpleMatcherResult
 
@@ -24,22 +26,30 @@ __all__ = ["Completion", "is_ours"]
 
 _MATCHER = "privnb.magics"
 _FREE = (
-    *("--email", "--epsilon", "--exchange", "--home", "--output", "--reason", "--reviewer"),
-    "--timeout",
+    *("--colluding", "--email", "--epsilon", "--exchange", "--home", "--output", "--reason"),
+    *("--reviewer", "--round-timeout", "--rounds", "--strategy-option", "--threshold", "--timeout"),
 )
 """Options whose value only the analyst knows."""
+_KINDS = {"--param": "variable", "--target": "column", "--on-interrupt": "choice"}
+"""What the values of options are called, where that is not the option's own name."""
 _ARGUMENTS = {"schema": "--table", "templates": "--template"}
 """What commands take without an option, as if it stood behind one."""
 
 
 class Completion:
-    """Completes the lines of our magics, and the names below ``%%secure``.
+    """Completes the lines of our magics, and the names below those that head a cell.
 
     Sites are never asked: what they said before is all that is offered.
     """
 
     def __init__(self, magics: SecureMagics) -> None:
         self._magics = magics
+        federated = FederatedMagics.federated.parser
+        self._parsers: Mapping[str, argparse.ArgumentParser] = {
+            "%%secure": magics.secure.parser,
+            "%%federated": federated,
+            "%federated": federated,
+        }
 
         @context_matcher(identifier=_MATCHER, priority=100)
         def matcher(context: CompletionContext) -> SimpleMatcherResult:
@@ -51,19 +61,25 @@ class Completion:
         before = context.text_until_cursor
         typed = before.split()[-1] if before and not before[-1].isspace() else ""
         first, *_ = context.full_text.split("\n", 1)
-        if first.startswith("%%secure") and context.cursor_line > 0:
-            return self._names(context, alone=not _is_python(first))
-        if before.startswith("%%secure "):
-            return _offer(typed, *self._secure_words(before, typed))
+        if first.split(" ", 1)[0] in ("%%secure", "%%federated") and context.cursor_line > 0:
+            return self._names(context, alone=not _is_python(context.full_text))
+        parser = self._parsers.get(before.lstrip().split(" ", 1)[0])
+        if parser is not None and " " in before.lstrip():
+            return _offer(typed, *self._option_words(parser, before, typed))
         if before.lstrip().startswith("%privnb "):
             return _offer(typed, *self._command_words(before, typed))
         return {"completions": []}
 
-    def _secure_words(self, before: str, typed: str) -> tuple[Iterable[str], str]:
+    def _option_words(
+        self, parser: argparse.ArgumentParser, before: str, typed: str
+    ) -> tuple[Iterable[str], str]:
         option = _open_option(before, typed)
         if option in _FREE:
             return (), ""
-        return self._values(option) or (options(self._magics.secure.parser), "option")
+        if option == "--features":  # several in one word
+            done = typed[: typed.rfind(",") + 1]
+            return [done + column for column in self._columns()], "column"
+        return self._values(option) or (options(parser), "option")
 
     def _command_words(self, before: str, typed: str) -> tuple[Iterable[str], str]:
         words = before.split()[1:]
@@ -80,26 +96,26 @@ class Completion:
         """Tell what may stand behind an option, and what that is called; None if it is unknown."""
         sources: dict[str, Callable[[], Iterable[str]]] = {
             "--language": lambda: ("python", "sql"),
+            "--model": lambda: MODELS,
+            "--on-interrupt": lambda: ("cancel", "continue"),
             "--param": self._variables,
             "--purpose": self._purposes,
             "--site": self._sites,
+            "--strategy": self._strategies,
             "--table": self._tables,
+            "--target": self._columns,
             "--template": self._templates,
         }
         source = sources.get(option)
         if source is None:
             return None
-        return source(), "variable" if option == "--param" else option.removeprefix("--")
+        return source(), _KINDS.get(option, option.removeprefix("--"))
 
     def _names(self, context: CompletionContext, *, alone: bool) -> SimpleMatcherResult:
         """Offer tables and columns: alone in SQL, where Python's suggestions make no sense."""
-        known = self._known()
-        tables = [table for site in known for table in site.tables]
-        offered = dict.fromkeys((table.name for table in tables), "table")
-        for table in tables:
-            for column in table.columns:
-                if column.name != table.privacy_unit:
-                    offered.setdefault(column.name, "column")
+        offered = dict.fromkeys(sorted(self._tables()), "table")
+        for column in self._columns():
+            offered.setdefault(column, "column")
         fitting = [
             SimpleCompletion(name, type=kind)
             for name, kind in offered.items()
@@ -117,6 +133,20 @@ class Completion:
 
     def _tables(self) -> Iterable[str]:
         return {table.name for site in self._known() for table in site.tables}
+
+    def _columns(self) -> Iterable[str]:
+        tables = [table for site in self._known() for table in site.tables]
+        return dict.fromkeys(c.name for t in tables for c in t.columns if c.name != t.privacy_unit)
+
+    def _strategies(self) -> Iterable[str]:
+        """Name what there is, and variables that hold something of Flower's."""
+        held = (
+            f"${name}"
+            for name, value in self._magics.namespace.items()
+            if not isinstance(value, type)
+            and any(kind.__module__.startswith("flwr.") for kind in type(value).__mro__)
+        )
+        return [*STRATEGIES, *held]
 
     def _purposes(self) -> Iterable[str]:
         return {p for site in self._known() for table in site.tables for p in table.purposes}
@@ -136,10 +166,13 @@ def is_ours(matcher: object) -> bool:
     return getattr(matcher, "matcher_identifier", None) == _MATCHER
 
 
-def _is_python(line: str) -> bool:
+def _is_python(text: str) -> bool:
+    """Tell whether a cell is Python, by its first line, else by what stands below."""
+    line, _, below = text.partition("\n")
     words = line.split()
     chosen = "--language python" in " ".join(words)
-    return chosen or "--table" in words or "--output" in words
+    said = {"--table", "--output", "--rounds", "--strategy"} & set(words)
+    return chosen or bool(said) or (words[0] == "%%federated" and reads_as_python(below))
 
 
 def _open_option(before: str, typed: str) -> str:

@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 __all__ = [
     "bind",
     "did_you_mean",
+    "has_select",
     "language",
     "options",
     "parse",
+    "reads_as_python",
     "refuse_listed",
     "refuse_python",
     "variable",
 ]
 
-_REPEATED = ("--site", "--table", "--param")
+_REPEATED = ("--site", "--table", "--param", "--strategy-option")
 
 _PARAMETER_HINT = (
     "A parameter is text, a finite number, True, False, None, or a list of these; "
@@ -107,21 +109,28 @@ def _not_repeated(option: str, *values: str) -> UsageError:
 
 def refuse_python(cell: str) -> None:
     """Refuse a cell without SELECT that Python can read, before it is sent anywhere."""
-    if re.search(r"\bselect\b", cell, re.IGNORECASE):
-        return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the text of a cell that is not run
-            is_python = bool(ast.parse(cell).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    if is_python:
+    if not has_select(cell) and reads_as_python(cell):
         raise QueryRefused(
             "The cell has no SELECT; it reads as Python.",
             hint="Python at a site needs its tables: add --table NAME, once for each. "
             "Python on an answer that you have goes into an ordinary cell.",
             code="E_NOT_SELECT",
         )
+
+
+def has_select(cell: str) -> bool:
+    """Tell whether a cell may be SQL."""
+    return re.search(r"\bselect\b", cell, re.IGNORECASE) is not None
+
+
+def reads_as_python(cell: str) -> bool:
+    """Tell whether Python can read a cell, and finds more in it than comments."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the text of a cell that is not run
+            return bool(ast.parse(cell).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
 
 
 def options(parser: argparse.ArgumentParser) -> list[str]:

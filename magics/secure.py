@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Float
@@ -15,17 +14,29 @@ from traitlets import Float
 from privnb.errors import PrivnbError
 from privnb.magics.commands import HELP, run_command
 from privnb.magics.grammar import bind, language, parse, refuse_listed, refuse_python, variable
+from privnb.magics.options import (
+    DRY_RUN,
+    MOCK,
+    NO_WAIT,
+    PARAM,
+    PURPOSE,
+    RESULT,
+    check_modes,
+)
 from privnb.magics.showing import show_bundle, show_lines
-from privnb.magics.waiting import wait
+from privnb.magics.waiting import Waiting, Watching, is_run, wait
 from privnb.session import connect
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from IPython.core.interactiveshell import InteractiveShell
 
     from privnb.computation import Parameters
+    from privnb.federated.release import FederatedRelease
+    from privnb.federated.runs import FederatedRun
+    from privnb.magics.waiting import Asked
     from privnb.preview import Preview
     from privnb.release import Estimates, Release
     from privnb.request import Request
@@ -50,6 +61,9 @@ class SecureMagics(Magics):
     timeout = Float(
         300.0, min=0.0, help="Seconds that a cell waits for its answer before it lets go."
     ).tag(config=True)
+    run_timeout = Float(
+        3600.0, min=0.0, help="Seconds that a cell waits for a federated run before it lets go."
+    ).tag(config=True)
     progress_after = Float(
         1.0, min=0.0, help="Seconds after which a waiting cell shows the progress of its sites."
     ).tag(config=True)
@@ -62,19 +76,14 @@ class SecureMagics(Magics):
         self.connect = connect
         self.connected: Session | None = None
         self._budgets: BudgetDisplay | None = None
+        self._runs: dict[str, FederatedRun] = {}
 
     # `output_can_be_silenced` is left out on purpose. It reads the cell as Python after it ran:
     # SQL often ends in a semicolon, which would hide an answer that was paid for, and SQL that
     # Python cannot tokenize would turn that answer into an IndentationError.
     @no_var_expand
     @magic_arguments("%secure")  # help puts another % before it
-    @argument(
-        "result",
-        nargs="?",
-        type=variable,
-        metavar="RESULT",
-        help="Store what comes back in this variable instead of displaying it.",
-    )
+    @RESULT
     @argument(
         "--site",
         action="append",
@@ -83,7 +92,7 @@ class SecureMagics(Magics):
         help="A site to ask; repeat it for several. Each answers, and charges, for itself.",
     )
     @argument("--epsilon", metavar="E", help="The privacy loss offered to each site, for SQL.")
-    @argument("--purpose", metavar="P", help="What the answer is for; your grant must cover it.")
+    @PURPOSE
     @argument(
         "--table",
         action="append",
@@ -102,28 +111,10 @@ class SecureMagics(Magics):
         choices=("sql", "python"),
         help="What the cell is written in (default: Python with --table or --output, else SQL).",
     )
-    @argument(
-        "--param",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="Hand over the notebook's variable NAME: :NAME in SQL, NAME in Python; repeatable.",
-    )
-    @argument(
-        "--dry-run",
-        action="store_true",
-        help="Show price and expected error, or who decides, at each site. Nothing is spent.",
-    )
-    @argument(
-        "--mock",
-        action="store_true",
-        help="Ask the mock twins: synthetic rows, nothing real, nothing spent.",
-    )
-    @argument(
-        "--no-wait",
-        action="store_true",
-        help="Return a Request at once: .status, .result(), .cancel(), or await it.",
-    )
+    @PARAM
+    @DRY_RUN
+    @MOCK
+    @NO_WAIT
     @argument(
         "--timeout",
         type=float,
@@ -138,9 +129,9 @@ class SecureMagics(Magics):
         in it is replaced. Values come in through --param only.
         """
         args = parse(self.secure.parser, line)
-        _check_modes(args)
+        check_modes(args, at_once=("--dry-run", "--mock", "--no-wait"))
         ask = self._ask_python if language(args) == "python" else self._ask_sql
-        refuse_listed(line, {"--site": self.session.site_names(), "--table": self._tables()})
+        refuse_listed(line, self.names())
         return ask(args, cell, cast("Parameters | None", bind(args.param, self.namespace)))
 
     def _ask_sql(self, args: argparse.Namespace, cell: str, params: Parameters | None) -> object:
@@ -150,14 +141,14 @@ class SecureMagics(Magics):
             estimates = session.estimate(
                 cell, sites=args.site, epsilon=args.epsilon, purpose=args.purpose, params=params
             )
-            return self._estimated(estimates, args.result)
+            return self.estimated(estimates, args.result)
         if args.mock:
             release = session.mock(cell, sites=args.site, epsilon=args.epsilon or 1, params=params)
             return self.released(release, args.result)
         request = session.secure(
             cell, sites=args.site, epsilon=args.epsilon, purpose=args.purpose, params=params
         )
-        return self._sent(request, args)
+        return self.sent(request, args)
 
     def _ask_python(self, args: argparse.Namespace, cell: str, params: Parameters | None) -> object:
         session = self.session
@@ -170,7 +161,7 @@ class SecureMagics(Magics):
                 output=args.output,
                 params=params,
             )
-            return self._previewed(preview, args.result)
+            return self.previewed(preview, args.result)
         if args.mock:
             release = session.mock(
                 cell,
@@ -189,12 +180,15 @@ class SecureMagics(Magics):
             output=args.output,
             params=params,
         )
-        return self._sent(request, args)
+        return self.sent(request, args)
 
-    def _sent(self, request: Request, args: argparse.Namespace) -> object:
+    def sent(self, asked: Asked, args: argparse.Namespace, *, cancels: bool = False) -> object:
+        """Go on with what was just asked: wait for it, or give its handle."""
+        if is_run(asked):
+            self._runs[asked.id] = cast("FederatedRun", asked)
         if args.no_wait:
-            return self._asked(request, args.result)
-        return self.finish(request, result=args.result, timeout=args.timeout)
+            return self._asked(asked, args.result)
+        return self.finish(asked, result=args.result, timeout=args.timeout, cancels=cancels)
 
     @no_var_expand
     @line_magic
@@ -228,26 +222,51 @@ class SecureMagics(Magics):
             self._budgets = BudgetDisplay(live=self.live)
         return self._budgets
 
-    def finish(self, request: Request, *, result: str | None, timeout: float | None) -> object:
-        """Wait for a request, let the budgets move, and store or return its release.
+    def request(self, name: str) -> Asked:
+        """Take up a request by its id; a run that this notebook drives is the same object again."""
+        found = self.session.request(name)
+        return self._runs.get(found.id, found)
+
+    def finish(
+        self,
+        asked: Asked,
+        *,
+        result: str | None,
+        timeout: float | None,
+        cancels: bool = False,
+    ) -> object:
+        """Wait for what was asked, let the budgets move, and store or return its release.
 
         Where people have to decide first, the handle is stored or returned instead.
+
+        Parameters
+        ----------
+        cancels
+            Whether an interrupt gives a federated run up.
         """
+        watcher: Waiting | Watching
+        if is_run(asked):
+            usual = self.run_timeout
+            watcher = Watching(cast("FederatedRun", asked), live=self.live, cancels=cancels)
+        else:
+            usual = self.timeout
+            watcher = Waiting(cast("Request", asked), live=self.live)
         try:
             release = wait(
-                request,
-                timeout=self.timeout if timeout is None else timeout,
+                asked,
+                watcher,
+                timeout=usual if timeout is None else timeout,
                 progress_after=self.progress_after,
-                live=self.live,
                 result=result,
             )
         finally:
-            self._charge(request)
-        return (
-            self._in_review(request, result) if release is None else self.released(release, result)
-        )
+            self._charge(asked)
+        if release is None:
+            return self._in_review(asked, result)
+        self._runs.pop(asked.id, None)
+        return self.released(release, result)
 
-    def released(self, release: Release, result: str | None) -> object:
+    def released(self, release: Release | FederatedRelease, result: str | None) -> object:
         """Store a release and say so in one line, or return it for display."""
         if result is None:
             return release
@@ -255,7 +274,7 @@ class SecureMagics(Magics):
         show_bundle(release.bundle(name=result))
         return None
 
-    def _in_review(self, request: Request, result: str | None) -> Request | None:
+    def _in_review(self, request: Asked, result: str | None) -> Asked | None:
         if result is None:
             return request
         self._store(result, request)
@@ -269,7 +288,8 @@ class SecureMagics(Magics):
         )
         return None
 
-    def _previewed(self, preview: Preview, result: str | None) -> Preview | None:
+    def previewed(self, preview: Preview, result: str | None) -> Preview | None:
+        """Store what would become of code and say so in one line, or return it for display."""
         if result is None:
             return preview
         self._store(result, preview)
@@ -278,7 +298,8 @@ class SecureMagics(Magics):
         )
         return None
 
-    def _estimated(self, estimates: Estimates, result: str | None) -> Estimates | None:
+    def estimated(self, estimates: Estimates, result: str | None) -> Estimates | None:
+        """Store estimates and say so in one line, or return them for display."""
         if result is None:
             return estimates
         self._store(result, estimates)
@@ -289,7 +310,7 @@ class SecureMagics(Magics):
         show_lines(f"{result}: estimate from {asked}{verdict} · nothing spent", *missing)
         return None
 
-    def _asked(self, request: Request, result: str | None) -> Request | None:
+    def _asked(self, request: Asked, result: str | None) -> Asked | None:
         show_lines(
             f"Sent to {', '.join(request.sites)}. Get the answer with: "
             f"%privnb result {request.id[:8]}",
@@ -300,7 +321,7 @@ class SecureMagics(Magics):
         self._store(result, request)
         return None
 
-    def _charge(self, request: Request) -> None:
+    def _charge(self, request: Asked) -> None:
         if self._budgets is None:
             return
         self._budgets.update(
@@ -317,9 +338,11 @@ class SecureMagics(Magics):
         if self.shell is not None:
             self.shell.set_next_input(cell)
 
-    def _tables(self) -> set[str]:
+    def names(self) -> dict[str, Collection[str]]:
+        """Return what is known to stand behind options that are repeated for several names."""
         known = self.session.known_descriptions().values()
-        return {table.name for described in known for table in described.tables}
+        tables = {table.name for described in known for table in described.tables}
+        return {"--site": self.session.site_names(), "--table": tables}
 
     @property
     def live(self) -> bool:
@@ -329,19 +352,3 @@ class SecureMagics(Magics):
 
 def _until(moment: str | None) -> str:
     return f" · until {moment[:16].replace('T', ' ')} UTC" if moment else ""
-
-
-def _check_modes(args: argparse.Namespace) -> None:
-    modes = [
-        option
-        for option, chosen in (
-            ("--dry-run", args.dry_run),
-            ("--mock", args.mock),
-            ("--no-wait", args.no_wait),
-        )
-        if chosen
-    ]
-    if len(modes) > 1:
-        raise UsageError(f"{' and '.join(modes)} exclude each other; choose one.")
-    if modes and args.timeout is not None:
-        raise UsageError(f"--timeout has no meaning with {modes[0]}, which does not wait.")

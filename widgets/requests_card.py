@@ -25,6 +25,7 @@ _LOOKS: dict[str, Look] = {
     "waiting for an answer": ("…", "quiet"),
     "waiting for review": ("◇", "warn"),
     "approved": ("✓", "good"),
+    "joined": ("✓", "good"),
     "running": ("…", "quiet"),
     "output in review": ("◆", "warn"),
     "released": ("✓", "good"),
@@ -107,7 +108,7 @@ def next_step(row: RequestRow) -> str:
     >>> next_step(RequestRow(request="ab" * 16, asked="", site="lakeside", state="released"))
     '%privnb result abababab'
     """
-    if row.state == "released":
+    if row.state in ("released", "joined"):  # who joined a run waits for its analyst to go on
         return f"%privnb result {row.request[:8]}"
     return visible(row.reason)
 

@@ -60,12 +60,21 @@ def shell(monkeypatch):
 
 
 @pytest.fixture
-def unconnected(shell, tmp_path):
+def notebook_of(shell):
+    """Makes a notebook in which ``%privnb connect`` opens a session of a test's own."""
+
+    def make(session, datasite):
+        notebook = Notebook(shell, session, datasite)
+        notebook.magics.connect = lambda **_: session
+        return notebook
+
+    return make
+
+
+@pytest.fixture
+def unconnected(notebook_of, tmp_path):
     """A notebook before ``%privnb connect``."""
-    session, datasite = open_exchange(tmp_path / "home")
-    notebook = Notebook(shell, session, datasite)
-    notebook.magics.connect = lambda **_: session
-    return notebook
+    return notebook_of(*open_exchange(tmp_path / "home"))
 
 
 @pytest.fixture

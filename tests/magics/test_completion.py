@@ -26,6 +26,15 @@ def known(notebook):
         ("%%secure --site northside --param ye", {"year"}),
         ("%%secure --site northside --table v", {"visits"}),
         ("%%secure --language ", {"python", "sql"}),
+        ("%%federated --strategy-o", {"--strategy-option"}),
+        ("%%federated --site northside --site l", {"lakeside"}),
+        ("%%federated --purpose u", {"utilisation-research"}),
+        ("%%federated --strategy fedav", {"fedavg", "fedavgm"}),
+        ("%federated --model p", {"poisson"}),
+        ("%federated --target md", {"mdvis"}),
+        ("%federated --features mdvis,med", {"mdvis,meddol"}),
+        ("%%federated --on-interrupt ca", {"cancel"}),
+        ("%%federated --site northside\nSELECT md", {"mdvis"}),
         ("%privnb sch", {"schema"}),
         ("%privnb request-access --site n", {"northside"}),
         ("%privnb request-access --site northside --table ", {"visits"}),
@@ -46,6 +55,16 @@ def test_what_is_known_is_offered(known, text, wanted):
 def test_tables_and_columns_are_offered_in_python_beside_what_python_knows(known):
     known.run("mdvisited = 1")
     assert {"mdvis", "mdvisited"} <= offered(known, "%%secure --table visits\nmdv")
+
+
+def test_names_below_a_flower_app_are_offered_beside_what_python_knows(known):
+    known.run("mdvisited = 1")
+    assert {"mdvis", "mdvisited"} <= offered(known, "%%federated --rounds 3\nmdv")
+
+
+def test_a_variable_that_holds_a_strategy_is_offered(known):
+    known.run("from flwr.serverapp.strategy import FedAvg\nmine = FedAvg()\nmy = 3")
+    assert offered(known, "%%federated --strategy $m") == {"$mine"}
 
 
 def test_the_privacy_unit_is_not_offered(known):
