@@ -13,15 +13,17 @@ from decimal import Decimal
 import pytest
 
 import privnb
-from privnb.demo.data import build_demo
 from privnb.errors import AccessRefused, KeyChanged, NotAPeer, QueryRefused, ResultPending
 from privnb.site.config import load_config
 from privnb.site.database import Database
 from privnb.site.grants import Grant, record_grant
 from privnb.site.opening import database_path, open_agent, open_datasite
 
+pytestmark = pytest.mark.xdist_group("end to end")  # one agent serves most of them
+
 ANA = "ana@uni.example"
 PURPOSE = "utilisation-research"
+PACKAGES = ("numpy", "pandas")
 BY_PLAN = "SELECT plan_type, COUNT(*) AS n FROM visits GROUP BY plan_type ORDER BY n DESC"
 NORTHSIDE = {"cost sharing": 2751, "free care": 2106, "individual deductible": 2041}
 
@@ -38,11 +40,11 @@ def admit(site):
 
 
 @pytest.fixture(scope="module")
-def in_memory(tmp_path_factory):
+def in_memory(build_sites, tmp_path_factory):
     """One site on ``memory://``: its agent in a thread, the analyst's session beside it."""
     folder = tmp_path_factory.mktemp("memory")
     exchange = "memory://end-to-end"
-    site = build_demo(folder, exchange)[0]
+    site = build_sites(folder, exchange, packages=PACKAGES)[0]
     agent = open_agent(site)
     stop = threading.Event()
     agent.warm()
@@ -111,10 +113,10 @@ def test_parameters_are_values_and_never_sql(in_memory):
 
 
 @pytest.fixture
-def apart(tmp_path):
+def apart(build_sites, tmp_path):
     """One site over a folder, its agent a process of its own that can be killed."""
     exchange = tmp_path / "exchange"
-    site = build_demo(tmp_path, str(exchange))[0]
+    site = build_sites(tmp_path, str(exchange), packages=PACKAGES)[0]
     agents = []
 
     def start():

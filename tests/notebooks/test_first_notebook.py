@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 pytestmark = pytest.mark.xdist_group("demo")  # one set of agents serves them all
@@ -20,21 +17,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 @pytest.fixture(scope="module")
-def ran(demo):
-    """The notebook after Restart and Run All."""
-    notebook = nbformat.read(FIRST, as_version=4)
-    resources = {"metadata": {"path": NOTEBOOKS}}
-    NotebookClient(notebook, timeout=120, resources=resources).execute(env=demo)
-    return notebook
-
-
-def outputs(notebook, beginning):
-    cell = next(c for c in notebook.cells if c.source.startswith(beginning))
-    return cell.outputs
-
-
-def html(notebook, beginning):
-    return "".join(o.get("data", {}).get("text/html", "") for o in outputs(notebook, beginning))
+def ran(run_all):
+    return run_all(FIRST.name)
 
 
 def test_it_is_kept_without_outputs():
@@ -44,38 +28,38 @@ def test_it_is_kept_without_outputs():
 
 
 def test_loading_shows_nothing(ran):
-    assert outputs(ran, "%load_ext") == []
+    assert ran.outputs("%load_ext") == []
 
 
 def test_the_mock_answer_says_that_it_is_one(ran):
-    assert "MOCK" in html(ran, "%%secure --site northside --mock")
+    assert "MOCK" in ran.html("%%secure --site northside --mock")
 
 
 def test_the_dry_run_tells_price_and_error_and_spends_nothing(ran):
-    shown = html(ran, "%%secure --site northside --epsilon 1")
+    shown = ran.html("%%secure --site northside --epsilon 1")
     assert "nothing was spent" in shown
     assert shown.count("± ") >= 3
 
 
 def test_the_answer_has_a_block_per_site_and_a_label(ran):
-    shown = html(ran, "visits_by_plan")
+    shown = ran.html("visits_by_plan")
     assert shown.count('scope="rowgroup"') == 2
     for words in ("Privacy label", "epsilon 1, delta", "Does not protect", "free care"):
         assert words in shown
 
 
 def test_its_frame_has_an_error_beside_every_aggregate(ran):
-    text = outputs(ran, "visits_by_plan.df")[0]["data"]["text/html"]
+    text = ran.outputs("visits_by_plan.df")[0]["data"]["text/html"]
     for name in ("person_years", "visits", "dollars"):
         assert f"± {name}" in text
 
 
 def test_its_plot_is_a_picture(ran):
-    assert "image/png" in outputs(ran, "visits_by_plan.plot()")[0]["data"]
+    assert "image/png" in ran.outputs("visits_by_plan.plot()")[0]["data"]
 
 
 def test_the_budget_moved_after_the_cells_below_it_and_is_saved_as_a_table(ran):
-    (shown,) = outputs(ran, "%privnb budget")
+    (shown,) = ran.outputs("%privnb budget")
     assert WIDGET not in shown["data"]
     meters = re.findall(r'aria-valuenow="([0-9.]+)"', shown["data"]["text/html"])
     assert len(meters) == 3
@@ -83,23 +67,19 @@ def test_the_budget_moved_after_the_cells_below_it_and_is_saved_as_a_table(ran):
 
 
 def test_what_goes_wrong_is_one_error_of_two_lines(ran):
-    (error,) = outputs(
-        ran, "%%secure --site northside --epsilon 1 --purpose utilisation-research\nSELECT zper"
+    (error,) = ran.outputs(
+        "%%secure --site northside --epsilon 1 --purpose utilisation-research\nSELECT zper"
     )
     assert error["ename"] == "QueryRefused"
     assert len(error["traceback"]) == 2
 
 
 def test_converted_it_needs_no_widget(ran):
-    page, _ = HTMLExporter().from_notebook_node(ran)
+    page, _ = HTMLExporter().from_notebook_node(ran.notebook)
     assert page.count('role="meter"') == 3
     assert WIDGET not in page
 
 
-def test_nbval_runs_every_notebook(demo):
-    command = [sys.executable, "-m", "pytest", "--quiet", "--nbval-lax", "--rootdir", NOTEBOOKS]
-    options = ["-p", "no:cacheprovider", "-o", "addopts=", "-o", "filterwarnings=", NOTEBOOKS]
-    done = subprocess.run(
-        [*command, *options], env=demo, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+@pytest.mark.parametrize("name", sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")))
+def test_nbval_runs_every_notebook(run_all, name):
+    assert run_all(name).notebook.cells
