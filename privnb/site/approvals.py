@@ -1,24 +1,28 @@
 """What lets a Python computation run, and its output leave: asked anew at each step.
 
 A state in the database says how far a request is; whether it may go on is found out here, from
-``site.toml``, the grants, and the signatures of the reviewers.
+``site.toml``, the grants, and the signatures of the reviewers. The rest of ``site.toml`` is as it
+was when the agent started; but whoever is no reviewer in it any more has approved of nothing.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from privnb.errors import AccessRefused, PrivnbError, RequestRefused
+from privnb.errors import AccessRefused, ConfigError, PrivnbError, RequestRefused, StateError
 from privnb.site import review
 from privnb.site.database import decisions, requests, reviews
 from privnb.site.grants import still_granted
 from privnb.site.policy import Decision, Route, refusal, route_of, wrong_purpose
+from privnb.site.review_config import read_review
+from privnb.site.toml_reader import TomlFile
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from privnb.computation import Computation
     from privnb.site.config import SiteConfig
@@ -34,17 +38,35 @@ _MOST_UNDER_WAY = 20
 """How many requests of one analyst may be under way at a time."""
 _NO_WAY = Route(rule="no rule lets it out any more", code=True, output=True)
 
+_log = logging.getLogger("privnb.site")
+
 
 class Approvals:
     """The owner's rules and the reviewers' decisions on Python computations.
 
-    All is asked within the caller's transaction, and holds for as long as that.
+    All is asked within the caller's transaction, and holds for as long as that. Where it depends on
+    reviewers, `StateError` says that ``site.toml`` cannot be read now.
     """
 
     def __init__(self, config: SiteConfig, *, today: Callable[[], dt.date]) -> None:
         self._config = config
         self._today = today
         self._schemas = {table.name: table.schema for table in config.tables}
+        self._named: Mapping[str, str] = {}
+        self._read_at: tuple[int, int, int] | None = None
+        self._told = False
+
+    def can_be_asked(self) -> bool:
+        """Tell whether it can be found out now who the reviewers are."""
+        try:
+            self._reviewers()
+        except StateError as problem:
+            if not self._told:
+                _log.error("%s %s", problem, problem.hint)
+            self._told = True
+            return False
+        self._told = False
+        return True
 
     def decide(
         self, connection: sa.Connection, analyst: str, computation: Computation
@@ -126,13 +148,35 @@ class Approvals:
     def _approved_by(
         self, connection: sa.Connection, record: Record, stage: review.Stage
     ) -> tuple[str, ...]:
-        return review.approvals(
+        signed = review.approvals(
             connection,
             site=self._config,
             analyst=record.sender,
             request=record.name,
             stage=stage,
         )
+        reviewers = self._reviewers()
+        return tuple(who for who in signed if who in reviewers)
+
+    def _reviewers(self) -> set[str]:
+        """Return who is a reviewer, with the same key, both since the agent started and now."""
+        config, path = self._config.review, self._config.path
+        if config is None:
+            return set()
+        try:
+            found = path.stat()
+            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if stamp != self._read_at:
+                root = TomlFile(path).root
+                section = root.section("review", hint="") if root.has("review") else None
+                self._named = read_review(section).reviewers if section else {}
+                self._read_at = stamp
+        except (OSError, ConfigError) as problem:
+            raise StateError(
+                f"Who the reviewers are cannot be read now: {problem}",
+                hint="Until it can, no Python computation goes on.",
+            ) from None
+        return set(dict(config.reviewers.items() & self._named.items()))
 
 
 def _denied(

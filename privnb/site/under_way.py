@@ -148,11 +148,15 @@ class UnderWay:
     def tick(self) -> list[Ended]:
         """Go on with all that is due; return the requests that ended, whose replies may be sent.
 
+        While nobody can tell who the reviewers are, all waits.
+
         Raises
         ------
         StateError
             The database cannot be used now. Nothing is lost; call again later.
         """
+        if not self._approvals.can_be_asked():
+            return []
         ended = self._take_results()
         moment = time.monotonic()
         if moment >= self._next_look:

@@ -137,8 +137,14 @@ class PythonSite(Site):
         if new:
             self.grant()
 
+    def name_reviewers(self, *emails: str) -> None:
+        """Write a site.toml that has these reviewers."""
+        keys = "".join(f'"{email}" = "{self.keys[email].public}"\n' for email in emails)
+        self.config.path.write_text(f"[review]\nneeded = 1\n[review.reviewers]\n{keys}")
+
     def new_agent(self, **kwargs) -> Agent:
         vars(self.config).update(self.settings)
+        self.name_reviewers(*self.keys)
         kwargs = {"python": PythonEngine(self.config, data=self.data, box=self.box)} | kwargs
         return super().new_agent(today=self.clock.today, now=self.clock.now, **kwargs)
 
