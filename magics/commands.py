@@ -309,7 +309,10 @@ def _grammar() -> dict[str, Command]:
             "requests [--live]", "what you asked, how far it is, who decides", requests, _requests
         ),
         "result": Command(
-            "result ID [NAME] [--timeout S]", "the answer to an earlier request", result, _result
+            "result ID [NAME] [--timeout S]",
+            "the answer to an earlier request; ID may be a handle's variable",
+            result,
+            _result,
         ),
         "cancel": Command(
             "cancel ID", "stop waiting for a request; give a federated run up", cancel, _cancel

@@ -223,7 +223,16 @@ class SecureMagics(Magics):
         return self._budgets
 
     def request(self, name: str) -> Asked:
-        """Take up a request by its id; a run that this notebook drives is the same object again."""
+        """Take up a request by its id, or the name of the variable that holds its handle.
+
+        A run that this notebook drives already is the same object again.
+        """
+        from privnb.federated.runs import FederatedRun  # noqa: PLC0415 - rarely needed
+        from privnb.request import Request  # noqa: PLC0415 - rarely needed
+
+        held = self.namespace.get(name)
+        if isinstance(held, Request | FederatedRun):
+            return held
         found = self.session.request(name)
         return self._runs.get(found.id, found)
 

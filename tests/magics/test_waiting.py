@@ -88,3 +88,9 @@ def test_budgets_shown_earlier_move_when_a_cell_spends(front_end):
     assert 'aria-valuetext="3.2 of 4 left"' in html
     assert "--pn-from:100.0%;width:80.0%" in html
     assert "prefers-reduced-motion" in html
+
+
+def test_a_handle_may_be_named_by_its_variable(notebook):
+    notebook.run(f"%%secure answer {ASK} --no-wait\n{SQL}")
+    notebook.run("%privnb result answer later")
+    assert notebook.shell.user_ns["later"].sites == ("northside",)
