@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
 from privnb.errors import BadMessage
@@ -37,8 +38,17 @@ def canonical_json(value: object) -> bytes:
     >>> canonical_json({"b": 1, "a": "é"}).decode()
     '{"a":"é","b":1}'
     """
+    return _canonical(value)
+
+
+def _canonical(value: object, default: Callable[[Any], Any] | None = None) -> bytes:
     return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        value,
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+        default=default,
     ).encode()
 
 
@@ -56,7 +66,12 @@ def encode(value: Any) -> bytes:
     >>> decode(Point, encode(Point(x=3)), what="a point")
     Point(x=3)
     """
-    return canonical_json(dataclasses.asdict(value))
+    return _canonical(value, default=_fields)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a message as they are: `dataclasses.asdict` would copy all of it."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def decode(kind: type[T], data: bytes, *, what: str, limit: int = MAX_BYTES) -> T:

@@ -22,6 +22,7 @@ __all__ = ["Asking", "Channel", "Heard", "Pace", "Party", "RunStopped", "join_na
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.02
+_GROWTH = 1.4
 _LOOKS_PER_JOIN = 8
 """Between so many looks for an answer there is one whether the site has joined again."""
 _TICK = 0.1
@@ -170,10 +171,12 @@ class Asking:
         """
         begun = time.monotonic()
         closed = {party: threading.Event() for party in asks}
-        waiting: dict[Future[Heard], Party] = {
-            self._threads.submit(self._exchange, party, ask, blob, closed[party]): party
-            for party, (ask, blob) in asks.items()
-        }
+        same: dict[int, bytes] = {}  # most steps ask all sites for the same
+        waiting: dict[Future[Heard], Party] = {}
+        for party, (ask, blob) in asks.items():
+            data = same.get(id(ask)) or same.setdefault(id(ask), pack(ask, blob))
+            job = self._threads.submit(self._exchange, party, ask, data, closed[party])
+            waiting[job] = party
         heard: dict[Party, Heard] = {}
         told_late = False
         while waiting:
@@ -208,7 +211,7 @@ class Asking:
             and time.monotonic() - max(seen[party.owner], begun) > self._pace.silent
         )
 
-    def _exchange(self, party: Party, ask: Ask, blob: bytes, closed: threading.Event) -> Heard:
+    def _exchange(self, party: Party, ask: Ask, data: bytes, closed: threading.Event) -> Heard:
         """Tell a site, and listen until it has answered or nobody waits for it any more."""
         begun = time.monotonic()
         name = step_name(ask.attempt, ask.step)
@@ -216,11 +219,11 @@ class Asking:
         while True:
             try:
                 if not sent:
-                    self._channel.tell(party.owner, self._run, name, pack(ask, blob))
+                    self._channel.tell(party.owner, self._run, name, data)
                     sent = True
-                data = self._channel.hear(party.owner, self._run, name)
-                if data is not None:
-                    told, rest = unpack(Told, data, what=f"What {party.name} told")
+                said = self._channel.hear(party.owner, self._run, name)
+                if said is not None:
+                    told, rest = unpack(Told, said, what=f"What {party.name} told")
                     if (told.step, told.attempt) != (ask.step, ask.attempt):
                         raise BadMessage(f"{party.name} answered another step.")
                     return Heard(told=told, blob=rest, seconds=time.monotonic() - begun)
@@ -233,4 +236,4 @@ class Asking:
                 return Heard(error=error)
             if closed.wait(pause):
                 return Heard()
-            pause = min(pause * 1.25, _LONGEST_PAUSE)
+            pause = min(pause * _GROWTH, _LONGEST_PAUSE)

@@ -71,7 +71,6 @@ class _Meta:
     round: int
     arrays: tuple[str, ...]
     state: tuple[str, ...]
-    history: tuple[HistoryRow, ...]
     remarks: tuple[str, ...] = ()
 
 
@@ -106,6 +105,7 @@ class RunFiles:
         self.folder = folder
         self._attempt = 0
         self._until = 0
+        self._rows: dict[int, bytes] = {}
 
     def begin(self, plan: RunPlan, start: Checkpoint) -> None:
         """Write down what the run does, before anything is sent."""
@@ -173,19 +173,19 @@ class RunFiles:
             round=checkpoint.round,
             arrays=tuple(checkpoint.arrays),
             state=tuple(checkpoint.state),
-            history=checkpoint.history,
             remarks=checkpoint.remarks,
         )
         stored = {f"a{i}": array for i, array in enumerate(checkpoint.arrays.values())}
         stored |= {f"s{i}": array for i, array in enumerate(checkpoint.state.values())}
+        rows = [self._rows.get(row.round) or self._kept(row) for row in checkpoint.history]
+        said = {"meta": wire.encode(meta), "history": b"\n".join(rows)}
+        stored |= {name: np.frombuffer(text, dtype=np.uint8) for name, text in said.items()}
         data = io.BytesIO()
-        np.savez(
-            data,
-            meta=np.frombuffer(wire.encode(meta), dtype=np.uint8),
-            allow_pickle=False,
-            **stored,
-        )
+        np.savez(data, allow_pickle=False, **stored)
         self._write("checkpoint.npz", data.getbuffer())
+
+    def _kept(self, row: HistoryRow) -> bytes:
+        return self._rows.setdefault(row.round, wire.encode(row))
 
     def checkpoint(self) -> Checkpoint:
         """Return where the run stands. Raises `StateError` if that cannot be read."""
@@ -194,11 +194,12 @@ class RunFiles:
             with np.load(data, allow_pickle=False) as stored:
                 written = stored["meta"].tobytes()
                 meta = wire.decode(_Meta, written, what="A checkpoint", limit=_LONGEST_META)
+                rows = stored["history"].tobytes().splitlines()
                 return Checkpoint(
                     round=meta.round,
                     arrays={name: stored[f"a{i}"] for i, name in enumerate(meta.arrays)},
                     state={name: stored[f"s{i}"] for i, name in enumerate(meta.state)},
-                    history=meta.history,
+                    history=tuple(wire.decode(HistoryRow, row, what="A round") for row in rows),
                     remarks=meta.remarks,
                 )
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, BadMessage):
@@ -239,6 +240,7 @@ class RunFiles:
                 yield False
             else:
                 self._attempt = self._until = 0  # another kernel may have gone on meanwhile
+                self._rows.clear()
                 yield True
         finally:
             os.close(lock)
