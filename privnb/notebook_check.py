@@ -375,7 +375,12 @@ def _outcome(
         f"{where}: not proved: the numbers, which were put together from sums that no single site "
         "knows; proved is who took part, and under which label."
     )
-    strangers = [p.site for p in parts if p.key and outcome.names.get(p.key) != p.site]
+    strangers = [
+        part.site
+        for part in parts
+        if (part.key and outcome.names.get(part.key) != part.site)
+        or not set(part.part.sites if part.part else ()) <= outcome.names.keys()
+    ]
     if strangers:
         findings.found_wrong(where, f"{strangers[0]} proves its part in another run.")
     if outcome.mock != any(part.label.mock for part in parts):

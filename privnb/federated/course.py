@@ -9,7 +9,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from privnb.errors import ExchangeError, PrivnbError, RunStalled, StateError
+from privnb.errors import (
+    ExchangeError,
+    ExchangeUnavailable,
+    PrivnbError,
+    RunStalled,
+    StateError,
+)
 from privnb.federated.asking import Pace, Party, RunStopped, step_name
 from privnb.federated.messages import Ask, pack
 from privnb.messages import Problem
@@ -105,8 +111,8 @@ class RunCourse:
         ------
         RunStopped
             As ``stop`` was set.
-        RunStalled
-            Too few sites are left; it can be driven again.
+        RunStalled, StateError, ExchangeUnavailable
+            Too few sites are left, or something of ours cannot be used; it can be driven again.
         PrivnbError
             What ended it, where the files say so too.
         """
@@ -123,8 +129,8 @@ class RunCourse:
             self._files.finish(replace(outcome, mock=self._record.action == "mock"))
             board.state("ending")
             conductor.end(finished=True)
-        except (RunStopped, RunStalled):
-            raise
+        except (RunStopped, RunStalled, StateError, ExchangeUnavailable):
+            raise  # it can go on later: once sites are back, or the disk has room
         except PrivnbError as problem:
             said = Problem(code=problem.code, message=problem.message, hint=problem.hint)
             self._files.fail(said)
