@@ -68,7 +68,17 @@ def grants(folder):
 
 def test_help_names_the_owners_commands():
     text = privnb("site", "--help").output
-    for command in ("init", "check", "serve", "peers", "accept", "grant", "budget"):
+    for command in (
+        "init",
+        "check",
+        "serve",
+        "identity",
+        "partner",
+        "peers",
+        "accept",
+        "grant",
+        "budget",
+    ):
         assert command in text
 
 

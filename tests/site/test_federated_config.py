@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from privnb.audit import VerifierKey, origin_of
 from privnb.cli import app
+from privnb.dp.models import ModelKind
 from privnb.errors import ConfigError
 from privnb.site.claims import check
 from privnb.site.config import load_config
-from privnb.site.federated_offer import offer_of
+from privnb.site.federated_offer import MODELS, offer_of
 
 SITE = """\
 name = "northside"
@@ -42,6 +45,10 @@ def load(tmp_path):
         return load_config(tmp_path)
 
     return load
+
+
+def test_the_models_offered_are_those_that_can_be_trained():
+    assert sorted(get_args(ModelKind)) == list(MODELS)
 
 
 def test_without_the_section_nothing_is_computed_together(load):

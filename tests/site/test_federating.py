@@ -7,6 +7,7 @@ import json
 from decimal import Decimal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from federated_fakes import (
@@ -19,8 +20,9 @@ from federated_fakes import (
     planned,
     train_work,
 )
-from site_fakes import ANA, PURPOSE, SCHEMA
+from site_fakes import ANA, PURPOSE, SCHEMA, job_files
 
+from privnb import wire
 from privnb.audit import VerifierKey, verify_receipt
 from privnb.computation import Computation
 from privnb.dp.bounding import fixed_point
@@ -28,7 +30,7 @@ from privnb.dp.schema import Bounds, Column
 from privnb.dp.training import ModelSpec, plan_training
 from privnb.federated import ring
 from privnb.federated.messages import ArrayForm, Ask, Work
-from privnb.messages import released_hash
+from privnb.messages import SUBMISSION_FILE, Submission, released_hash
 from privnb.site import database as tables
 from privnb.site.federating import Federating
 
@@ -246,6 +248,66 @@ def test_whatever_reviewers_look_at_elsewhere_here_it_is_the_code(tmp_path, mode
     assert row.rule == "review of code, of sums over sites"
     assert "not run beforehand" in json.loads(row.mock)["problem"]
     sites.close()
+
+
+def people(*units):
+    return pa.table({"unit": pa.array(units, pa.int64())})
+
+
+def test_rows_are_read_anew_once_other_people_consent(sites):
+    computation = sites.training()
+    run = sites.submit(computation)
+    sites.approve(run)
+    site = sites.all[0]
+    asked = []
+
+    def consenting(table, *, purpose):
+        asked.append((table, purpose))
+        return consenting.now
+
+    site.data.consenting = consenting
+    for number, (now, trainers) in enumerate(
+        [(people(1, 2, 3), 1), (people(3, 2, 1), 1), (people(1, 2), 2), (people(1, 4), 3)], 1
+    ):
+        consenting.now = now
+        attempt = Attempt(sites, run, computation, number=number).keys()
+        attempt.contribute(train_work(1, config={"try": number % 3}), [np.zeros(2)])
+        assert len(site.training_box.trainers) == trainers
+    assert set(asked) == {("visits", PURPOSE)}
+    assert [each.closed for each in site.training_box.trainers] == [True, True, False]
+
+
+def test_too_few_people_are_not_trained_on_and_nothing_tells_why(sites):
+    computation = sites.training()
+    run = sites.submit(computation)
+    sites.approve(run)
+    site = sites.all[0]
+    site.data.rows = site.data.rows.head(4)  # two people; the owner wants three
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(), [np.zeros(2)])
+    assert attempt.problems == {"northside": "E_EXECUTION"}
+    assert site.training_box.trainers == []
+
+
+def test_a_site_tells_beforehand_with_whom_and_how_it_computes(sites):
+    site = sites.all[0]
+    name = "d" * 32
+    site.port.submit(ANA, name, job_files(name, "describe"))
+    site.step()
+    offer = site.reply(name).description.federated
+    assert set(offer.partners) == set(sites.keys) - {site.key}
+    assert offer.training.startswith("1 of 3 reviewers approve of the code")
+    assert offer.models == ("linear", "logistic", "poisson")
+
+
+def test_the_analyst_is_told_that_a_site_takes_part(sites):
+    run = sites.submit(sites.totals())
+    site = sites.all[0]
+    asked = Submission(request="e" * 32, action="status", requests=(run,))
+    site.port.submit(ANA, asked.request, {SUBMISSION_FILE: wire.encode(asked)})
+    site.step()
+    (state,) = site.reply(asked.request).states
+    assert state.state == "joined"
 
 
 # A model of ours
