@@ -148,7 +148,8 @@ class ReviewWidget(WidgetWithSavedForm):
 
         Views ask this by themselves every few seconds: what is unreleased is not sent each time.
         """
-        opened = self._opened(key) if key else {"key": "", "detail": None, "problem": ""}
+        nothing: dict[str, Any] = {"key": "", "detail": None, "problem": ""}
+        opened = self._opened(key) if key else nothing
         if opened["detail"] is not None and opened["detail"]["mark"] == mark:
             opened["detail"] = None
         return opened

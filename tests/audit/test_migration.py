@@ -160,7 +160,8 @@ def test_kill_9_at_any_statement_of_it_leaves_the_old_or_the_new(tmp_path):
     *early, last = states
     after = last[2]
     assert after > before
-    assert {(version, found) for _, version, found, _ in states} == {(2, before), (SCHEMA_VERSION, after)}
+    found = {(version, schema) for _, version, schema, _ in states}
+    assert found == {(2, before), (SCHEMA_VERSION, after)}
     assert sum(version == 2 for _, version, _, _ in early) > 20
     # Opened again, each becomes whole.
     assert {size for *_, size in states} == {20}
