@@ -118,7 +118,12 @@ class FederatedMagics(Magics):
         help="A table of the app or the model; repeat it for several (default of an app: those"
         " that the cell names in quotes).",
     )
-    @argument("--rounds", type=int, metavar="N", help="How often the sites train.")
+    @argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="How often the sites train (default of --model: 30).",
+    )
     @argument(
         "--strategy",
         metavar="NAME",
@@ -162,7 +167,7 @@ class FederatedMagics(Magics):
         "--round-timeout",
         type=float,
         metavar="S",
-        help="Seconds that a round may take; who is silent until then is left out of it.",
+        help="Seconds that a site may compute for one round before the round goes on without it.",
     )
     @argument(
         "--timeout",

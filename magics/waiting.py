@@ -25,6 +25,8 @@ Asked: TypeAlias = "Request | FederatedRun"
 
 _TICK, _RUN_TICK = 1.0, 0.25
 """Seconds between two drawings of the progress: of a request, of a federated run."""
+_DECIDED = ("joined", "refused", "failed")
+"""States of sites that have said whether they take part in a run."""
 _FIRST_LOOK, _LOOK = 0.3, 1.0
 """Seconds after which sites are asked whether people have to decide first, and until the next."""
 
@@ -38,6 +40,10 @@ class Watcher(Protocol):
     @property
     def may_need_people(self) -> bool:
         """Whether it may be that nothing happens until a person decides."""
+
+    @property
+    def needs_people(self) -> bool:
+        """Whether that is so, as far as is known here."""
 
     def show(self, *, seconds: float) -> None:
         """Draw how far it is, ``seconds`` after the wait began."""
@@ -89,7 +95,7 @@ def wait(
         while (left := start + timeout - time.monotonic()) > 0:
             if watcher.may_need_people and time.monotonic() >= next_look:
                 asked.look(seconds=min(_LOOK, left))
-                if asked.in_review:
+                if watcher.needs_people:
                     return None
                 next_look = time.monotonic() + _LOOK
             if (waited := time.monotonic() - start) >= progress_after:
@@ -124,6 +130,11 @@ class Waiting:
         """Whether it is code, which people may have to approve."""
         asked = self._request.computation
         return asked is not None and asked.kind == "python"
+
+    @property
+    def needs_people(self) -> bool:
+        """Whether every site that has not answered waits for a person."""
+        return self._request.in_review
 
     def show(self, *, seconds: float) -> None:
         """Draw the table of the sites."""
@@ -190,6 +201,13 @@ class Watching:
         asked = self._run.computation
         is_code = asked is not None and asked.kind == "python"
         return is_code and self._run.progress.state == "joining"
+
+    @property
+    def needs_people(self) -> bool:
+        """Whether every site that has not decided waits for a person."""
+        undecided = [each for each in self._run.standings if each.state not in _DECIDED]
+        waits = bool(undecided) and all(each.in_review for each in undecided)
+        return waits and self.may_need_people
 
     def show(self, *, seconds: float) -> None:
         """Draw what each site does in each round, and the curves so far."""

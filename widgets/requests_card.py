@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -77,7 +78,7 @@ class RequestRow:
             deciders=standing.deciders,
             until=standing.until or "",
             purpose=standing.purpose,
-            question=standing.question,
+            question=_question(standing),
             reason=standing.reason,
         )
 
@@ -151,6 +152,17 @@ def requests_text(rows: Sequence[RequestRow]) -> str:
         for row in rows
     ]
     return f"{_CAPTION}\n{plain_table(_COLUMNS, lines)}"
+
+
+def _question(standing: Standing) -> str:
+    """Return the text of a cell; of a model, which has none, what it explains and by what."""
+    if standing.kind != "model":
+        return standing.question
+    try:
+        said = json.loads(standing.question)
+        return f"{said['model']} regression: {said['target']} by {', '.join(said['features'])}"
+    except (ValueError, TypeError, KeyError):
+        return standing.question
 
 
 def _state(row: RequestRow) -> Html:

@@ -20,6 +20,38 @@ session, datasite = open_exchange(tempfile.mkdtemp())
 get_ipython().magics_manager.registry["SecureMagics"].connect = lambda **_: session
 %privnb connect --email ana@uni.example --exchange shared
 """
+TOGETHER = f"""
+import sys, tempfile, threading
+sys.path.insert(0, {str(Path(__file__).parent.parent / "federated")!r})
+import pandas as pd
+from together import open_exchange
+session, datasite = open_exchange(tempfile.mkdtemp())
+go_on = threading.Event()
+for site in datasite.by_name.values():
+    site.tables = {{"visits": pd.DataFrame({{"y": [1.0, 3.0]}})}}
+    site.on["contribute"] = lambda site, ask, *told: go_on.wait() and told
+%load_ext privnb
+get_ipython().magics_manager.registry["SecureMagics"].connect = lambda **_: session
+%privnb connect --email ana@uni.example --exchange shared
+%privnb tables
+%config SecureMagics.progress_after = 0.1
+"""
+APP = """\
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+app = ClientApp()
+
+@app.train()
+def train(msg, context):
+    y = context.node_config["tables"]["visits"]["y"]
+    content = {
+        "arrays": ArrayRecord([np.array([y.mean()])]),
+        "metrics": MetricRecord({"num-examples": len(y)}),
+    }
+    return Message(RecordDict(content), reply_to=msg)
+
+initial = [np.zeros(1)]
+"""
 ASK = "--site northside --epsilon 1 --purpose utilisation-research"
 SQL = "SELECT COUNT(*) FROM visits"
 
@@ -71,6 +103,24 @@ def test_interrupting_a_cell_detaches_and_the_answer_is_fetched_later(kernel):
     run(client, hint.rpartition(": ")[2])
     ((_, released),) = run(client, "print(answer.sites)")
     assert released["text"] == "('northside',)\n"
+
+
+def test_interrupting_a_federated_run_leaves_a_table_and_the_run_goes_on(kernel):
+    manager, client = kernel
+    run(client, TOGETHER)
+    sites = "--site northside --site riverside --site lakeside --purpose utilisation-research"
+    cell = f"%%federated model {sites} --rounds 3\n{APP}"
+    shown = run(client, cell, meanwhile=manager.interrupt_kernel)
+    (_, live), *_, (_, saved), (_, error) = shown
+    assert "application/vnd.jupyter.widget-view+json" in live["data"]
+    assert set(saved["data"]) == {"text/html", "text/plain"}
+    assert error["ename"] == "ResultPending"
+    message, hint = error["traceback"]
+    assert "the run goes on in the background" in message
+    run(client, "go_on.set()")
+    run(client, hint.partition("Get it with ")[2].partition(",")[0])
+    ((_, history),) = run(client, "print(model.history['round'].tolist())")
+    assert history["text"] == "[1, 2, 3]\n"
 
 
 def test_run_all_stops_at_the_first_refusal():

@@ -36,6 +36,17 @@ def test_a_question_is_shown_from_where_it_tells_something():
     assert sql.first_words == "SELECT 1 from visits"
 
 
+def test_of_a_model_it_says_what_is_explained_by_what():
+    source = '{"features":["xage","disea"],"model":"poisson","target":"mdvis"}'
+    row = RequestRow.of(replace(standings()[0], kind="model", question=source))
+    assert row.first_words == "poisson regression: mdvis by xage, disea"
+
+
+def test_who_joined_a_run_waits_for_its_analyst_to_go_on():
+    row = replace(ROWS[0], state="joined")
+    assert f"%privnb result {row.request[:8]}" in requests_text([row])
+
+
 @pytest.mark.parametrize("render", [requests_html, requests_text])
 def test_nothing_asked_is_said(render):
     assert "You have asked nothing yet." in render([])
