@@ -3,8 +3,11 @@
 Reads lines of a site's folder and the number of the step at which to die (0: never); writes, for
 each, the signal that ended the agent (0: none) and how many steps there were. Steps are the
 beginnings and ends of every call to a collaborator: commits, the exchange, the tables, the noise,
-the box in which cells run. The agents are forked, as starting Python for each would take most of
-the time. A site whose folder has reviewers takes Python.
+the box in which cells run. The beginning of a transaction is no step of its own: nothing is kept
+before it is committed, so who is killed there leaves what the step before it leaves.
+
+The agents are forked, as starting Python for each would take most of the time. A site whose folder
+has reviewers takes Python.
 """
 
 from __future__ import annotations
@@ -63,7 +66,6 @@ def live(folder: Path, fatal: int) -> int:
     FakePlan.release = steps.wrap(FakePlan.release)
     dialect = site.database._engine.dialect
     dialect.do_commit = steps.wrap(dialect.do_commit)
-    dialect.do_begin = steps.wrap(dialect.do_begin)
     for name in ("poll", "reply", "retire", "publish_card"):
         setattr(port, name, steps.wrap(getattr(port, name)))
     cells = site.agent._answering.under_way

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from site_fakes import ANA, FolderPort, Site
-
-from privnb.site import database as tables
-from privnb.site.database import Database
 
 CHILD = str(Path(__file__).with_name("crash_child.py"))
 
@@ -64,15 +62,16 @@ def template(tmp_path_factory):
     return folder, names
 
 
+def rows(folder, sql, *values):
+    """Ask a site's database while no agent has it open."""
+    with contextlib.closing(sqlite3.connect(folder / "state" / "site.sqlite")) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
 def check_invariants(folder, names):
     port = FolderPort(folder / "exchange")
-    database = Database.open(folder / "state" / "site.sqlite")
-    with database.read() as snapshot:
-        charges = snapshot.execute(sa.select(tables.ledger)).all()
-        owed = snapshot.execute(
-            sa.select(tables.requests.c.name).where(tables.requests.c.owed)
-        ).all()
-    database.close()
+    charges = rows(folder, "SELECT request, state FROM ledger")
+    owed = rows(folder, "SELECT name FROM requests WHERE owed")
     # Every request was answered, and as often as it was, with the same bytes.
     replies = {}
     for what, name in names.items():
@@ -88,7 +87,7 @@ def check_invariants(folder, names):
     paid = replies["paid"]
     assert paid.answer is not None or paid.problem.code == "E_EXECUTION"
     if paid.answer is not None or charges:
-        assert [(charge.request, charge.state) for charge in charges] == [(names["paid"], "spent")]
+        assert charges == [(names["paid"], "spent")]
         assert paid.budget.epsilon_spent == "1"
     assert replies["refused"].problem.code in {"E_BUDGET", "E_EXECUTION"}
     assert replies["malformed"].problem.code in {"E_BAD_MESSAGE", "E_EXECUTION"}
@@ -101,14 +100,8 @@ def check_nothing_was_released_unpaid(folder, names):
     sent = [reply for reply in port.replies(names["paid"]) if reply.answer is not None]
     if not sent:
         return
-    database = Database.open(folder / "state" / "site.sqlite")
-    with database.read() as snapshot:
-        state = snapshot.execute(sa.select(tables.ledger.c.state)).scalar()
-        stored = snapshot.execute(
-            sa.select(tables.requests.c.reply).where(tables.requests.c.name == names["paid"])
-        ).scalar()
-    database.close()
-    assert state == "spent"
+    assert rows(folder, "SELECT state FROM ledger") == [("spent",)]
+    ((stored,),) = rows(folder, "SELECT reply FROM requests WHERE name = ?", names["paid"])
     assert {path.read_bytes() for path in port.outbox.glob(f"{ANA}-{names['paid']}.*")} == {stored}
 
 
@@ -135,7 +128,7 @@ def test_a_kill_at_any_step_loses_nothing_and_pays_once(nursery, copied):
         nursery.live(folder)
         # One crash is forgiven: it is computed once more under the same reservation.
         assert check_invariants(folder, names).answer is not None
-    assert fatal == steps + 1 > 40
+    assert fatal == steps + 1 > 30
 
 
 def test_two_kills_end_in_an_answer_or_in_a_failure_that_says_whether_it_was_charged(
@@ -144,7 +137,7 @@ def test_two_kills_end_in_an_answer_or_in_a_failure_that_says_whether_it_was_cha
     folder, _ = copied()
     _, steps = nursery.live(folder)
     outcomes = set()
-    for first, second in itertools.product(range(2, steps, 9), range(1, steps, 11)):
+    for first, second in itertools.product(range(2, steps, 6), range(1, steps, 7)):
         folder, names = copied()
         assert nursery.live(folder, first)[0]
         nursery.live(folder, second)
@@ -158,7 +151,7 @@ def test_two_kills_end_in_an_answer_or_in_a_failure_that_says_whether_it_was_cha
 def test_two_agents_one_of_which_is_killed_answer_everything_once(nursery, copied):
     folder, names = copied()
     _, steps = nursery.live(folder)
-    for fatal in range(1, steps, 8):
+    for fatal in range(1, steps, 5):
         folder, names = copied()
         survivor = Site(folder)
         nursery.live(folder, fatal)

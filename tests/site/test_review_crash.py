@@ -5,12 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
-import sqlalchemy as sa
 from approval_fakes import ANA, BOB, PythonSite
-from test_crash import Nursery
-
-from privnb.site import database as tables
-from privnb.site.database import Database
+from test_crash import Nursery, rows
 
 NAME = "a" * 32
 MEAN = 19.5
@@ -35,14 +31,11 @@ def arrived(tmp_path_factory):
 
 
 def state_of(folder):
-    database = Database.open(folder / "state" / "site.sqlite")
-    with database.read() as snapshot:
-        state = snapshot.execute(sa.select(tables.requests.c.state)).scalar()
-        releases = snapshot.execute(
-            sa.select(sa.func.count()).where(tables.events.c.body.contains('"kind":"release"'))
-        ).scalar()
-    database.close()
-    return state, releases
+    states = rows(folder, "SELECT state FROM requests")
+    ((releases,),) = rows(
+        folder, """SELECT count(*) FROM events WHERE instr(body, '"kind":"release"')"""
+    )
+    return states[0][0] if states else None, releases
 
 
 def decide(folder, **decision):
