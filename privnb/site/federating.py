@@ -25,21 +25,20 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from privnb.errors import BadMessage, ExchangeUnavailable, NotAPeer, PrivnbError, StateError
-from privnb.federated.messages import Told, pack
+from privnb.errors import ExchangeUnavailable, PrivnbError, StateError
+from privnb.federated.messages import Told
 from privnb.site import ledger
-from privnb.site.contributing import Contributing, Objection
+from privnb.site.contributing import Contributing
 from privnb.site.federated_config import FederatedConfig
 from privnb.site.joined import JoinedRun
 from privnb.site.part_making import part_of
 from privnb.site.refusing import public
-from privnb.site.reporting import failure, one_line, problem_of
+from privnb.site.reporting import failure, one_line
 from privnb.site.rounds import Rounds
+from privnb.site.run_asks import JOIN, Asks, Over
 from privnb.site.run_book import RunBook
 from privnb.site.run_checks import RunChecks
 from privnb.site.run_ending import RunEndings
-from privnb.site.run_steps import Steps, read_ask, step_of
-from privnb.site.runs import Runs
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
     from privnb.site.approvals import Approvals
     from privnb.site.audit import AuditLog
     from privnb.site.config import SiteConfig
-    from privnb.site.contributing import Contribution
     from privnb.site.database import Database
     from privnb.site.ending import Ended
     from privnb.site.engine import Engine
@@ -65,20 +63,12 @@ __all__ = ["Federating"]
 
 logger = logging.getLogger("privnb.site")
 
-_JOIN = "000000-join"
 _LOOK_SECONDS = 1.0
 """How often the agent looks for runs of agents that died."""
 _PATROL_SECONDS = 5.0
 """How often it looks whether a run has lost its grant, or is idle."""
 _FORGET_SECONDS = 60.0
 """How long the last answers to a run that ended here wait for the analyst."""
-_ACTIVE_SECONDS = 5.0
-"""For how long after an ask the next one is looked for quickly."""
-_RESTING_SECONDS = 600.0
-_MOST_AT_ONCE = 4
-"""How many asks of one run are answered in one go, so that others get a turn."""
-_THREADS = 2
-"""For parts of noisy sums; apps train in threads of their own, since they may take long."""
 
 
 class Federating:
@@ -115,16 +105,16 @@ class Federating:
         self._audit = audit
         self._lock = lock
         self._port = port
-        self._pace = pace
         self._checks = RunChecks(config, approvals=approvals, own=audit.verifier_key, today=today)
-        self._contributing = Contributing(database=database, book=book, checks=self._checks)
-        self._steps = Steps(self._contributing)
+        self.asks = Asks(
+            port=port,
+            contributing=Contributing(database=database, book=book, checks=self._checks),
+            pace=pace,
+            trainings=config.python.workers if python is not None and config.python else 0,
+        )
         self._endings = RunEndings(
             engine=engine, approvals=approvals, database=database, book=book, audit=audit
         )
-        workers = config.python.workers if python is not None and config.python else 0
-        self._noisy = Runs(threads=_THREADS)
-        self._trainings = Runs(threads=max(workers, 1))
         self._runs: dict[tuple[str, str], JoinedRun] = {}
         self._ended: list[Ended] = []
         self._unread: dict[tuple[str, str], float] = {}
@@ -133,12 +123,7 @@ class Federating:
     @property
     def rest(self) -> float | None:
         """For how many seconds there is nothing to do; None: until a run begins."""
-        if not self._runs:
-            return None
-        if any(run.working for run in self._runs.values()):
-            return self._pace[0]
-        due = min(run.next_look for run in self._runs.values())
-        return max(due - time.monotonic(), 0.0)
+        return self.asks.rest(self._runs.values())
 
     def is_joined(self, sender: str, name: str) -> bool:
         """Tell whether a request is a run that is under way here."""
@@ -146,8 +131,7 @@ class Federating:
 
     def close(self) -> None:
         """Start nothing more, and end what runs; after a restart the runs go on."""
-        self._noisy.close()
-        self._trainings.close()
+        self.asks.close()
         for run in self._runs.values():
             run.part.close()
         self._runs.clear()
@@ -165,19 +149,20 @@ class Federating:
             self._note(self._endings.end(record, self._stored(record), problem=public(problem)))
             return
         self._runs[run.key] = run
-        if self._objects(run):
+        objection = self._objection(run)
+        if objection is not None:
+            self._note(self._end(run, Over(problem=objection)))
             return
         logger.info("join analyst=%s request=%s", one_line(record.sender), record.name)
         with contextlib.suppress(ExchangeUnavailable):  # it is told as soon as that is possible
-            self._tell(run, _JOIN, Told(step="join", attempt=0))
+            self.asks.tell(run, JOIN, Told(step="join", attempt=0))
 
     def fail(self, record: Record) -> Ended | None:
         """Give up a run over which something unforeseen happened."""
         run = self._runs.get((record.sender, record.name))
         if run is None:
             return self._endings.end(record, self._stored(record), problem=failure())
-        self._end(run, problem=failure())
-        return self._ended.pop() if self._ended else None
+        return self._end(run, Over(problem=failure()))
 
     def tick(self) -> list[Ended]:
         """Go on with all runs; return the requests that ended, whose replies may be sent.
@@ -187,11 +172,7 @@ class Federating:
         StateError, ExchangeUnavailable
             Database or exchange cannot be used now. Nothing is lost; call again later.
         """
-        for threads in (self._noisy, self._trainings):
-            for key in threads.done():
-                run, future = self._runs.get(key[:2]), threads.take(key)
-                if run is not None and run.working == key[2]:
-                    run.computed = future
+        self.asks.collect(self._runs)
         moment = time.monotonic()
         if moment >= self._next_look:
             self._next_look = moment + _LOOK_SECONDS
@@ -202,11 +183,11 @@ class Federating:
             self._next_patrol = moment + _PATROL_SECONDS
         for run in list(self._runs.values()):
             if run.computed is not None:
-                self._carefully(run, self._finish)
+                self._carefully(run, self.asks.finish)
             if patrol:
                 self._carefully(run, self._patrol)
             if moment >= run.next_look:
-                self._carefully(run, self._look)
+                self._carefully(run, self.asks.look)
         ended, self._ended = self._ended, []
         return ended
 
@@ -278,35 +259,39 @@ class Federating:
             if moved:
                 self.begin(ours)
 
-    def _patrol(self, run: JoinedRun) -> None:
-        """End a run that may not go on, or of which nothing was heard for long."""
-        if self._objects(run):
-            return
+    def _patrol(self, run: JoinedRun) -> Over | None:
+        """Find that a run may not go on, or that nothing was heard of it for long."""
+        problem = self._objection(run)
+        if problem is not None:
+            return Over(problem=problem)
         minutes = self._federated.idle_minutes
         if not run.working and time.monotonic() - run.heard > 60 * minutes:
-            self._end(run, ended=f"nobody asked for anything for {minutes} minutes")
+            return Over(ended=f"nobody asked for anything for {minutes} minutes")
+        return None
 
-    def _objects(self, run: JoinedRun) -> bool:
-        """End a run that may not go on, and tell whether it was one."""
+    def _objection(self, run: JoinedRun) -> PrivnbError | None:
         with self._database.read() as snapshot:
-            problem = self._checks.objection(snapshot, run.record, run.computation, table=run.table)
-        if problem is not None:
-            self._end(run, problem=problem)
-        return problem is not None
+            return self._checks.objection(snapshot, run.record, run.computation, table=run.table)
 
-    def _end(self, run: JoinedRun, *, problem: PrivnbError | None = None, ended: str = "") -> None:
+    def _end(self, run: JoinedRun, over: Over) -> Ended | None:
         """End a run at this site, for good."""
-        self._note(
-            self._endings.end(
-                run.record, run.computation, run.part, table=run.table, problem=problem, ended=ended
+        ended = None
+        if not over.moved:
+            ended = self._endings.end(
+                run.record,
+                run.computation,
+                run.part,
+                table=run.table,
+                problem=over.problem,
+                ended=over.ended,
             )
-        )
-        self._drop(run)
-        self._unread[run.key] = time.monotonic()
-
-    def _drop(self, run: JoinedRun) -> None:
-        self._runs.pop(run.key, None)
+        del self._runs[run.key]
         run.part.close()
+        if over.by_analyst:
+            self._port.forget_run(*run.key)
+        elif not over.moved:
+            self._unread[run.key] = time.monotonic()
+        return ended
 
     def _note(self, ended: Ended | None) -> None:
         if ended is not None:
@@ -319,116 +304,16 @@ class Federating:
                 self._port.forget_run(*key)
                 del self._unread[key]
 
-    def _carefully(self, run: JoinedRun, step: Callable[[JoinedRun], None]) -> None:
+    def _carefully(self, run: JoinedRun, step: Callable[[JoinedRun], Over | None]) -> None:
         """Take a step, unless the run is over; what nobody foresaw ends this run alone."""
         if run.key not in self._runs:
             return
         try:
-            step(run)
+            over = step(run)
         except (StateError, ExchangeUnavailable):
             raise
         except Exception:
             logger.exception("run %s of %s", run.record.name, run.record.sender)
-            self._end(run, problem=failure())
-
-    # Rounds
-
-    def _look(self, run: JoinedRun) -> None:
-        """Answer what the analyst asks."""
-        self._send(run)
-        names = self._port.asked(*run.key)
-        now = time.monotonic()
-        if any(name != run.working for name in names):
-            run.heard = now
-        over = [name for name in names if step_of(name)[1] == "end"]
-        for name in over[:1] or names[:_MOST_AT_ONCE]:
-            if not self._waits_for_part(run, name):
-                self._answer(run, name)
-            if run.key not in self._runs:
-                return
-        quick, slow = self._pace
-        silent = now - run.heard
-        pause = quick if silent < _ACTIVE_SECONDS else min(10 * quick, slow)
-        run.next_look = now + (pause if silent < _RESTING_SECONDS else slow)
-
-    @staticmethod
-    def _waits_for_part(run: JoinedRun, name: str) -> bool:
-        """Tell whether an ask comes after what is still computed: the same, or another part."""
-        if not run.working:
-            return False
-        attempt, step = step_of(name)
-        return step != "end" and (step == "contribute" or attempt == step_of(run.working)[0])
-
-    def _answer(self, run: JoinedRun, name: str) -> None:
-        try:
-            data = self._port.hear(*run.key, name)
-        except BadMessage as bad:
-            logger.warning("%s", bad)
-            return
-        if data is None:
-            return
-        try:
-            ask, blob = read_ask(name, data)
-            if ask.step == "end":
-                self._end(run, ended="" if ask.finished else "its analyst gave it up")
-                self._port.forget_run(*run.key)
-                return
-            if ask.step == "contribute":
-                work = self._contributing.prepare(run, ask, blob)
-                threads = self._trainings if run.part.plan is None else self._noisy
-                if threads.start((*run.key, name), work):
-                    run.working = name
-                return
-            told = self._steps.told(run, ask)
-        except (StateError, ExchangeUnavailable):
-            raise
-        except Exception as problem:  # noqa: BLE001 - it concerns this ask alone
-            self._tell_problem(run, name, problem)
-            return
-        self._tell(run, name, told)
-
-    def _finish(self, run: JoinedRun) -> None:
-        """Send a part that was computed."""
-        future, name = run.computed, run.working
-        if future is None:
-            return
-        try:
-            made: Contribution = future.result()
-            ours = self._contributing.write_down(run, made)
-        except StateError:
-            if future.exception() is None:
-                raise  # it is written down later
-            self._tell_problem(run, name, failure())
-            return
-        except Exception as problem:  # noqa: BLE001 - it concerns this part alone
-            self._tell_problem(run, name, problem)
-            return
-        run.computed, run.working = None, ""
-        if ours:
-            self._tell(run, name, self._steps.contributed(run, made), made.masked)
-        else:
-            self._drop(run)
-
-    def _tell_problem(self, run: JoinedRun, name: str, problem: Exception) -> None:
-        """Say why an ask is not answered; an objection is also the end of the run."""
-        if run.working == name:
-            run.computed, run.working = None, ""
-        over = isinstance(problem, Objection)
-        told = problem.problem if isinstance(problem, Objection) else public(problem)
-        attempt, step = step_of(name)
-        self._tell(run, name, Told(step=step, attempt=attempt, problem=problem_of(told)))
-        if over:
-            self._end(run, problem=told)
-
-    def _tell(self, run: JoinedRun, name: str, told: Told, blob: bytes = b"") -> None:
-        run.unsent[name] = pack(told, blob)
-        self._send(run)
-
-    def _send(self, run: JoinedRun) -> None:
-        """Send what waits to be; what the exchange does not take now is sent later."""
-        for name, data in list(run.unsent.items()):
-            try:
-                self._port.tell(*run.key, name, data)
-            except (NotAPeer, BadMessage) as problem:  # there is nobody to tell
-                logger.warning("run %s: %s", run.record.name, problem)
-            del run.unsent[name]
+            over = Over(problem=failure())
+        if over is not None:
+            self._note(self._end(run, over))

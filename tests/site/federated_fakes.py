@@ -127,7 +127,7 @@ class FederatedSite(PythonSite):
         options = {"python": python, "planner": plan, "audit": self._audit()} | kwargs
         agent = super().new_agent(**options)
         # Sites are stepped by hand here: every step looks at every channel.
-        agent._answering.federating._pace = (0.0, 0.0)
+        agent._answering.federating.asks.pace = (0.0, 0.0)
         return agent
 
     def settings_of(self, **federated) -> None:
@@ -141,8 +141,7 @@ class FederatedSite(PythonSite):
 
     def finish_parts(self) -> None:
         """Wait until the parts that are being computed are there."""
-        for threads in (self.federating._noisy, self.federating._trainings):
-            threads.wait(seconds=20)
+        self.federating.asks.wait(seconds=20)
 
     def step(self) -> None:
         self.look()

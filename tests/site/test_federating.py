@@ -510,7 +510,7 @@ def test_an_agent_looks_often_while_rounds_go_on_and_rarely_later(sites):
     federating: Federating = site.federating
     assert federating.rest is None
     run = sites.submit(sites.totals())
-    federating._pace = (0.002, 0.1)
+    federating.asks.pace = (0.002, 0.1)
     site.step()
     assert 0 <= federating.rest <= 0.002
     joined = federating._runs[ANA, run]

@@ -22,7 +22,7 @@ from site_fakes import ANA, PURPOSE
 from privnb.audit import VerifierKey, origin_of
 from privnb.federated import ring
 from privnb.federated.messages import ArrayForm, Ask, Work, pack
-from privnb.site.federating import Federating
+from privnb.site.run_asks import Asks
 
 BOB = "bob@uni.example"
 
@@ -408,14 +408,14 @@ def test_what_unforeseen_happens_in_one_run_ends_that_run_alone(sites, training,
     _, run = training
     other = sites.submit(sites.totals())
     site = sites.all[0]
-    whole = Federating._answer
+    whole = Asks._answer
 
     def broken(self, joined, name):
         if joined.record.name == run:
             raise ZeroDivisionError("a bug")
         return whole(self, joined, name)
 
-    monkeypatch.setattr(Federating, "_answer", broken)
+    monkeypatch.setattr(Asks, "_answer", broken)
     site.ask_step(run, Ask(step="advertise", attempt=1))
     site.step()
     site.step()

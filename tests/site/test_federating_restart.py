@@ -180,7 +180,7 @@ def test_what_the_disk_did_not_take_is_written_down_later_and_not_computed_again
     )
     site.step()
     site.finish_parts()
-    whole = site.federating._contributing._database
+    whole = site.federating.asks._contributing._database
 
     class Full:
         def __getattr__(self, name):
@@ -189,12 +189,12 @@ def test_what_the_disk_did_not_take_is_written_down_later_and_not_computed_again
         def write(self):
             raise StateError("The disk is full.")
 
-    site.federating._contributing._database = Full()
+    site.federating.asks._contributing._database = Full()
     for _ in range(3):
         with pytest.raises(StateError):
             site.step()
     assert site.told(run, "000001-contribute") == (None, b"")
-    site.federating._contributing._database = whole
+    site.federating.asks._contributing._database = whole
     site.step()
     assert site.told(run, "000001-contribute")[0].problem is None
     assert len(inputs(site)) == site.tables.calls == 1
