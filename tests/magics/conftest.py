@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import sys
 from pathlib import Path
@@ -55,6 +56,8 @@ def shell(monkeypatch):
     shell.run_line_magic("load_ext", "privnb")
     yield shell
     shell.history_manager.end_session()
+    shell.displayhook.do_full_cache = False  # or each reset goes through all there is in memory,
+    atexit.unregister(shell.atexit_operations)  # and again for each shell when the process ends
     shell.reset(new_session=False)
     InteractiveShell.clear_instance()
 
