@@ -73,11 +73,13 @@ _NOT_OPTIONS = {
     "min_train_nodes": "the sites themselves say how many there must be",
     "min_evaluate_nodes": "the sites themselves say how many there must be",
     "min_available_nodes": "the sites themselves say how many there must be",
+    "weighted_by_key": "sites weigh their parts by num-examples alone",
     "arrayrecord_key": "the app finds arrays under 'arrays'",
     "configrecord_key": "the app finds settings under 'config'",
     "train_metrics_aggr_fn": "it would see the metrics of all sites together only",
     "evaluate_metrics_aggr_fn": "it would see the metrics of all sites together only",
 }
+_WEIGHT = "num-examples"
 _MINIMA = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 _STATE = ("m_t", "v_t", "momentum_vector", "current_arrays")
 """Attributes in which the strategies above keep arrays from one round to the next."""
@@ -170,6 +172,12 @@ def prepare(strategy: object, *, sites: int) -> FedAvg:
                 hint=f"Leave {fraction} at 1.",
                 code="E_STRATEGY",
             )
+    if strategy.weighted_by_key != _WEIGHT:
+        raise QueryRefused(
+            f"The weight is {strategy.weighted_by_key!r:.60}, but sites weigh by {_WEIGHT} alone.",
+            hint="Another metric could be made to single one site out. Leave it as it is.",
+            code="E_STRATEGY",
+        )
     for minimum in _MINIMA:
         setattr(strategy, minimum, min(getattr(strategy, minimum), sites))
     return strategy

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Task", "Trial", "TrialFailed"]
 
-_MOST_ARRAYS = 10_000
-
 
 class TrialFailed(Exception):
     """An attempt that came to nothing.
@@ -262,20 +260,19 @@ class Trial:
 
 
 def _agreed_form(told: Sequence[Told], work: Work) -> Form:
-    """Return the form that most sites gave; that of the arrays they were sent, if some did."""
-    forms = Counter(each.form for each in told if each.form is not None and _is_possible(each.form))
-    sent = {(array.name, array.shape) for array in work.arrays}
+    """Return the form that most sites gave, of those whose arrays are what the work is about.
 
-    def rank(form: Form) -> tuple[bool, int]:
-        as_sent = {(array.name, array.shape) for array in form.arrays} == sent
-        return as_sent, forms[form]
-
-    return max(forms, key=rank, default=Form(arrays=()))
-
-
-def _is_possible(form: Form) -> bool:
-    sizes = (size for array in form.arrays for size in array.shape)
-    return len(form.arrays) <= _MOST_ARRAYS and all(size >= 0 for size in sizes)
+    To train, a site gives what it was sent, in new types perhaps; to evaluate, no arrays at all.
+    So sites that claim anything else decide on nothing, however many they are.
+    """
+    expected = [(each.name, each.shape) for each in work.arrays] if work.kind == "train" else []
+    forms = Counter(
+        each.form
+        for each in told
+        if each.form is not None
+        and [(array.name, array.shape) for array in each.form.arrays] == expected
+    )
+    return max(forms, key=lambda form: forms[form], default=Form(arrays=()))
 
 
 def _length(form: Form) -> int:

@@ -46,6 +46,7 @@ _TOLD_ON_MOCK = {
     "weight": "The app's weight is missing, or is not above zero.",
     "not finite": "The app replied with a number that is NaN or infinite.",
 }
+_WEIGHT = "num-examples"
 _TRY = "Try it with --mock, which says more: on real data, more would tell about rows."
 
 
@@ -73,6 +74,8 @@ class Training:
         """Refuse what is no round of a training, or too large."""
         if work.kind not in {"train", "evaluate"}:
             raise QueryRefused("A training has rounds to train and to evaluate.", code="E_WORK")
+        if work.weighted_by != _WEIGHT:  # any other metric could be made to single one site out
+            raise QueryRefused(f"Parts are weighted by {_WEIGHT} alone.", code="E_WORK")
         require_fitting(sum(array.size for array in arrays))
 
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:

@@ -146,6 +146,9 @@ def in_process(count, *, rounds) -> float:
 
     from privnb.federated.asking import Pace
     from privnb.federated.messages import Work
+    from privnb.federated.vectors import forms_of, packed
+
+    sent = {"0": np.zeros(SMALL)}
 
     def work(asked, arrays):
         return vector_of([np.ones(SMALL)], {}, 100.0, parties=count)
@@ -153,7 +156,9 @@ def in_process(count, *, rounds) -> float:
     with Troupe([work] * count, rounds=rounds, pace=Pace(settle=60)) as troupe:
         troupe.gather()
         summed = [
-            troupe.conductor.sum(Work(kind="train", round=number))
+            troupe.conductor.sum(
+                Work(kind="train", round=number, arrays=forms_of(sent)), packed(sent)
+            )
             for number in range(1, rounds + 1)
         ]
         assert all(len(each.sites) == count for each in summed)

@@ -26,7 +26,7 @@ from privnb.errors import (
 from privnb.federated import ring
 from privnb.federated.asking import Pace, RunStopped
 from privnb.federated.messages import Told, Work
-from privnb.federated.vectors import mean_of
+from privnb.federated.vectors import forms_of, mean_of, packed
 from privnb.messages import Problem
 
 IMPATIENT = dataclasses.replace(QUICK, deadline=0.6)
@@ -229,30 +229,44 @@ def test_a_message_that_is_no_message_is_left_out():
         assert total(troupe) == (5, {"northside", "lakeside"})
 
 
-def test_arrays_of_another_shape_are_left_out():
-    def trained(shape):
-        return lambda work, arrays: vector_of([np.ones(shape)], {}, 2.0, parties=3)
+SENT = {"0": np.zeros(3)}
 
-    with Troupe([trained(3), trained(3), trained(4)]) as troupe:
+
+def trained(troupe, kind="train"):
+    work = Work(kind=kind, round=1, arrays=forms_of(SENT))
+    return troupe.conductor.sum(work, packed(SENT))
+
+
+def giving(*shape, metrics=("loss",), **form_changes):
+    """A site that gives ones of a shape, or none without one."""
+
+    def work(asked, arrays):
+        given = [np.ones(shape)] if shape else []
+        vector, form = vector_of(given, dict.fromkeys(metrics, 1.0), 2.0, parties=3)
+        if form_changes:
+            changed = (dataclasses.replace(form.arrays[0], **form_changes),)
+            form = dataclasses.replace(form, arrays=changed)
+        return vector, form
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "other", [giving(4), giving(), giving(3, metrics=("other",)), giving(3, shape=(-4, 2**40))]
+)
+def test_arrays_or_metrics_of_another_form_are_left_out(other):
+    with Troupe([giving(3), giving(3), other]) as troupe:
         troupe.gather()
-        summed = troupe.conductor.sum(Work(kind="train", round=1))
+        summed = trained(troupe)
         assert set(summed.sites) == {"northside", "riverside"}
         assert mean_of(summed.total, summed.form).arrays["0"].tolist() == [1, 1, 1]
         assert "another form" in troupe.board.progress.remarks[0]
 
 
-def test_a_shape_that_cannot_be_is_left_out():
-    def trained(form_changes):
-        def work(asked, arrays):
-            vector, form = vector_of([np.ones(3)], {}, 2.0, parties=3)
-            arrays = (dataclasses.replace(form.arrays[0], **form_changes),)
-            return vector, dataclasses.replace(form, arrays=arrays)
-
-        return work
-
-    with Troupe([trained({}), trained({}), trained({"shape": (-4, 2**40)})]) as troupe:
+def test_a_site_that_gives_arrays_where_none_are_asked_cannot_push_the_others_out():
+    with Troupe([giving(), giving(), giving(3)]) as troupe:
         troupe.gather()
-        assert "lakeside" not in troupe.conductor.sum(Work(kind="train", round=1)).sites
+        assert set(trained(troupe, "evaluate").sites) == {"northside", "riverside"}
 
 
 def test_what_all_sites_say_is_raised_and_not_asked_for_again():

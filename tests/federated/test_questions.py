@@ -381,6 +381,6 @@ def test_a_model_comes_back_as_coefficients_in_the_units_of_the_data(opened):
     # the noise of 9,000 people at epsilon 4 is a hundredth of this
     assert found["plan_type = cost sharing"] == pytest.approx(0.5, abs=0.1)
     assert release.outcome.kind == "model"
-    assert "poisson regression" in release.label
+    assert "each sum over 3 sites has 3/2 of the variance" in release.label
     assert len(release.history) == 10
     assert release.plot().axes

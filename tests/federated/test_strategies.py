@@ -194,6 +194,7 @@ def test_an_unknown_name_and_an_unknown_option_say_what_was_probably_meant():
         ("eta", "nan", "must be a number"),
         ("fraction_train", "0.5", "every site is in every round"),
         ("min-train-nodes", "2", "cannot be chosen"),
+        ("weighted-by-key", "loss", "num-examples alone"),
         ("fraction_evaluate", "0.5", "1 .all sites. or 0"),
     ],
 )
@@ -205,6 +206,8 @@ def test_an_option_that_makes_no_sense_is_refused(option, text, said):
 def test_an_instance_that_picks_sites_is_refused_and_minima_are_adapted():
     with pytest.raises(QueryRefused, match="every site is in every round"):
         strategies.prepare(FedAvg(fraction_train=0.5), sites=3)
+    with pytest.raises(QueryRefused, match="num-examples alone"):
+        strategies.prepare(FedAvg(weighted_by_key="loss"), sites=3)
     strategy = strategies.prepare(FedAvg(min_train_nodes=7, min_available_nodes=9), sites=3)
     assert (strategy.min_train_nodes, strategy.min_available_nodes) == (3, 3)
 

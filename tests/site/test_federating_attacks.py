@@ -289,6 +289,8 @@ def test_a_round_has_a_few_inputs_and_no_more(sites, training):
         (train_work(0), np.zeros(2), "E_WORK"),
         (train_work(4), np.zeros(2), "E_WORK"),
         (TOTALS, np.zeros(0), "E_WORK"),
+        # A metric that is large at one site only would make its part the mean.
+        (dataclasses.replace(train_work(), weighted_by="loss"), np.zeros(2), "E_WORK"),
         (Work(kind="gradient", round=1, arrays=train_work().arrays), np.zeros(2), "E_WORK"),
         (train_work(), np.zeros(1), "E_BAD_MESSAGE"),
         (train_work(), np.zeros(3), "E_BAD_MESSAGE"),
