@@ -92,12 +92,14 @@ class Sandbox:
                 hint="Run the agent on Linux (x86_64 or aarch64), or set allow_unsandboxed = true "
                 "for code that you trust as much as your own.",
             )
+        # A training goes on for long, so it can import what it needs; its workers wait for less.
         for_training = find_offer([*packages, "flwr"]) if training else offer
 
         def start(launch: Launch) -> Sandbox:
             trainers = None
             if training:
-                trains = dataclasses.replace(launch, offer=for_training, trains=True)
+                bare = dataclasses.replace(for_training, ahead=())
+                trains = dataclasses.replace(launch, offer=bare, trains=True)
                 pool = Pool(trains, waiting=1, scratch=scratch)
                 trainers = Trainers(pool, limits=limits, most=training)
             return cls(
