@@ -82,7 +82,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("partner", WRONG)
+@pytest.mark.parametrize("partner", WRONG, ids=range(len(WRONG)))  # keys are new each time
 def test_a_partner_that_is_none_is_told_with_its_line(load, partner):
     with pytest.raises(ConfigError, match=f"line 7: .*{WRONG[partner]}") as wrong:
         load(f'\n[federated]\npartners = ["{LAKESIDE}",\n "{partner}"]\n')
