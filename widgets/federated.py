@@ -48,6 +48,8 @@ class FederatedWidget(WidgetWithSavedForm):
         Its id.
     progress
         How far it is.
+    twin
+        Class of what is hidden while a view of the widget is there: what a notebook is saved with.
     """
 
     _esm = script("federated")
@@ -60,8 +62,10 @@ class FederatedWidget(WidgetWithSavedForm):
         help="Pictures: a PNG in base64, its width, and what it shows in words."
     ).tag(sync=True)
 
-    def __init__(self, run: str, progress: Progress) -> None:
-        super().__init__()
+    twin = traitlets.Unicode(help="The class of what to hide; empty for nothing.").tag(sync=True)
+
+    def __init__(self, run: str, progress: Progress, *, twin: str = "") -> None:
+        super().__init__(twin=twin)
         self._run = run
         self._progress = progress
         self._curves: Sequence[Picture] = ()
@@ -95,6 +99,15 @@ class FederatedWidget(WidgetWithSavedForm):
         """Show other curves."""
         self._curves = curves
         self.curves = [asdict(picture) for picture in curves]
+
+    def live_form(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return data and metadata of a view that nobody needs where it cannot live."""
+        bundle = self._repr_mimebundle_()
+        if bundle is None:
+            return {"text/plain": ""}, {}
+        data, metadata = bundle
+        del data["text/html"]
+        return {**data, "text/plain": ""}, metadata
 
     def saved_form(self) -> tuple[str, str]:
         """Return what is drawn as a table and a picture that need no kernel."""

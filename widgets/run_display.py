@@ -1,7 +1,8 @@
 """A federated run in the output of the cell that waits for it: live, then as it can be saved.
 
 A widget's view is gone once its kernel is ("model not found"). So the widget is there only while
-the cell waits, and is then replaced, in place, by a table and a picture.
+the cell waits, and is then replaced by a table and a picture. A twin of these is beneath the widget
+all the time, which hides it: should the kernel die in the middle, a saved notebook still has it.
 """
 
 # IPython's display functions have no types:
@@ -13,8 +14,9 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from IPython.display import display
+from IPython.display import clear_output, display
 
+from privnb.markup import tag
 from privnb.widgets.run_card import round_line, run_html, run_text
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ __all__ = ["RunDisplay"]
 _BETWEEN_CURVES = 0.5
 _SHARE_OF_CURVES = 0.15
 """Drawing curves takes the run's own time: so much of it at most."""
-_BETWEEN_FORMS = 30.0
+_BETWEEN_TWINS = 5.0
 """Seconds after which what a notebook is saved with is brought up to date."""
 _BETWEEN_LINES = 1.0
 
@@ -43,8 +45,9 @@ class RunDisplay:
         The run's id.
     live
         Whether the front end can replace what it shows. If not, lines of text are written.
-    display, clock
-        What puts something into the output of the cell, and tells seconds that only grow.
+    display, clear, clock
+        What puts something into the output of the cell, clears it as soon as there is more to come,
+        and tells seconds that only grow.
     """
 
     def __init__(
@@ -53,19 +56,21 @@ class RunDisplay:
         *,
         live: bool,
         display: Callable[..., object] = display,
+        clear: Callable[..., object] = clear_output,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._live = live
         self._display = display
+        self._clear = clear
         self._clock = clock
-        self._handle = f"privnb-run-{uuid4().hex}"
+        self._twin = f"pn-twin-{uuid4().hex}"
         self._shown = False
         self._widget: FederatedWidget | None = None
         self._curves: tuple[Picture, ...] = ()
         self._drawn_rounds = 0
         self._next_curves = 0.0
-        self._next_form = 0.0
+        self._next_twin = 0.0
         self._next_line = 0.0
         self._told = 0
 
@@ -77,14 +82,17 @@ class RunDisplay:
         if self._widget is None:
             from privnb.widgets.federated import FederatedWidget  # noqa: PLC0415 - anywidget
 
-            self._widget = FederatedWidget(self._run, progress)
+            self._widget = FederatedWidget(self._run, progress, twin=self._twin)
+            self._shown = True  # first: an interrupt may come while it is shown
+            data, metadata = self._widget.live_form()
+            self._display(data, metadata=metadata, raw=True)
         self._widget.show(progress, seconds=seconds)
+        if self._clock() >= self._next_twin:
+            update, self._next_twin = self._next_twin > 0, self._clock() + _BETWEEN_TWINS
+            form = self._form(progress)
+            form["text/html"] = tag("div", form["text/html"], class_=self._twin)
+            self._display(form, raw=True, display_id=self._twin, update=update)
         self._draw(progress)
-        now = self._clock()
-        if now >= self._next_form:
-            self._next_form = now + _BETWEEN_FORMS
-            before, self._shown = self._shown, True  # first: an interrupt may come while it draws
-            self._display(self._widget, display_id=self._handle, update=before)
 
     def close(self, progress: Progress) -> None:
         """Put what can be saved into the place of what is live, if anything was shown."""
@@ -92,17 +100,17 @@ class RunDisplay:
             return
         if self._live:
             self._draw(progress, at_once=True)
-        form = {
-            "text/html": run_html(progress, run=self._run, curves=self._curves),
-            "text/plain": run_text(progress, run=self._run),
-        }
-        if self._live:
-            self._display(form, raw=True, display_id=self._handle, update=True)
-        else:
-            self._display(form, raw=True)
+            self._clear(wait=True)
+        self._display(self._form(progress), raw=True)
         if self._widget is not None:
             self._widget.close()
             self._widget = None
+
+    def _form(self, progress: Progress) -> dict[str, str]:
+        return {
+            "text/html": run_html(progress, run=self._run, curves=self._curves),
+            "text/plain": run_text(progress, run=self._run),
+        }
 
     def _draw(self, progress: Progress, *, at_once: bool = False) -> None:
         """Draw the curves, if there is more to draw and the last time is long enough ago."""

@@ -103,6 +103,24 @@ def test_it_is_drawn_while_the_kernel_is_busy_and_then_needs_none(lab, screensho
     expect(again.card("run")).to_contain_text("10 of 10 rounds done")
 
 
+def test_a_notebook_that_was_saved_before_its_kernel_died_shows_how_far_the_run_was(
+    lab, screenshots
+):
+    notebook = lab.open([RUNNING.format(tests=str(WIDGETS)).replace('"first"', '"never"')])
+    notebook.page.evaluate(RUN_ALL)
+    expect(notebook.card("federated")).to_contain_text("round 3 of 10")
+    notebook.card("run").wait_for(state="attached")
+    expect(notebook.card("run")).to_be_hidden()
+    notebook.save()
+    notebook.close()
+    again = lab.open_afresh(notebook.file)
+    saved = again.card("run")
+    expect(saved).to_be_visible()
+    expect(saved).to_contain_text("round 3 of 10")
+    expect(saved).to_contain_text("%privnb result ab12cd34")
+    again.photograph(again.cells.first, screenshots / "federated-gone.png")
+
+
 def test_hostile_text_is_only_text(lab):
     run = "begun(sites=(HOSTILE, 'b', 'c'))\nboard.remark(HOSTILE)\nboard.measured(1, {HOSTILE: 1})"
     notebook, card = opened(lab, run)

@@ -81,7 +81,7 @@ def run(client, code, *, meanwhile=lambda: None):
             return shown
         if kind in ("display_data", "update_display_data", "error", "execute_result", "stream"):
             shown.append((kind, content))
-        if kind == "display_data":
+        if kind == "display_data" and len(shown) == 1:
             meanwhile()
 
 

@@ -38,8 +38,17 @@ function note(text, name = "") {
   return make("div", { class: `pn-note ${name}`.trim(), text });
 }
 
+/** Hide what stands in for the view in a saved notebook; return what ends that. */
+function hide(twin) {
+  if (!twin) return () => {};
+  const style = make("style", { text: `.${CSS.escape(twin)} { display: none; }` });
+  document.head.append(style);
+  return () => style.remove();
+}
+
 function render({ model, el }) {
   const view = viewing(model);
+  const unhide = hide(model.get("twin"));
   const caption = make("caption");
   const table = make("table");
   const notes = make("div");
@@ -84,7 +93,10 @@ function render({ model, el }) {
   view.onModel("change:curves", drawCurves);
   draw();
   drawCurves();
-  return view.stop;
+  return () => {
+    view.stop();
+    unhide();
+  };
 }
 
 export default { render };
