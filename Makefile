@@ -35,8 +35,9 @@ demo: .venv/demo
 lab: .venv/demo
 	@$(BIN)/privnb lab
 
+# Hundreds of processes are started: each would compile our code anew where none may keep it.
 test: .venv/test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: .venv/test
 	$(BIN)/ruff check .

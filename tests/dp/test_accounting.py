@@ -2,10 +2,11 @@ import math
 from decimal import Decimal
 from fractions import Fraction
 
-import opendp.prelude as dp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opendp import combinators, domains, measurements, metrics
+from opendp.mod import enable_features
 
 from privnb.dp.accounting import DELTA_GRAIN, LOSS_GRAIN, ZCDP, Pure, epsilon_for, rho_for
 
@@ -14,12 +15,12 @@ epsilons = st.decimals(min_value="0.001", max_value="20", places=3)
 
 
 def opendp_epsilon(rho, delta):
-    dp.enable_features("contrib")
-    space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
-    gaussian = dp.m.make_gaussian(*space, scale=1.0)
+    enable_features("contrib")
+    space = domains.vector_domain(domains.atom_domain(T="i64")), metrics.l2_distance(T="f64")
+    gaussian = measurements.make_gaussian(*space, scale=1.0)
     sensitivity = math.sqrt(2 * rho)
     assert math.isclose(gaussian.map(sensitivity), rho, rel_tol=1e-12)
-    return dp.c.make_zCDP_to_approxDP(gaussian).map(sensitivity).epsilon(delta)
+    return combinators.make_zCDP_to_approxDP(gaussian).map(sensitivity).epsilon(delta)
 
 
 @given(epsilon=epsilons, delta=deltas)
