@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import textwrap
 from decimal import Decimal
 
 import duckdb
@@ -256,41 +255,52 @@ def test_a_damaged_file_is_made_again(site, name):
         assert tables.rows("SELECT count(*) FROM visits") == [(4,)]
 
 
-def test_a_crash_at_any_step_leaves_nothing_half_done(site):
-    """Kill a registration at its file system steps, then start again."""
-    script = textwrap.dedent(
-        """
-        import os, pathlib, signal, sys
-        from privnb.site import registration
-        from privnb.site.config import load_config
-        from privnb.site.tables import Tables
-        directory, step = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+DYING = """
+import os, pathlib, signal, sys
+import ibis.backends.duckdb, pandas
+from privnb.site import registration
+from privnb.site.config import load_config
+from privnb.site.tables import Tables
+directory = pathlib.Path(sys.argv[1])
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
         count = 0
         def watch(event, arguments):
             global count
             if event in ("os.rename", "os.link", "os.remove", "os.mkdir", "os.open", "open"):
                 if str(directory / "state") in str(arguments[0]):
                     count += 1
-                    if count == step:
+                    if count == int(line):
                         os.kill(os.getpid(), signal.SIGKILL)
         sys.addaudithook(watch)
         Tables.open(load_config(directory), state=directory / "state").close()
-        """
-    )
-    # After the key's file, its link, each database, their final name, the end of the clean-up.
-    for step in (7, 8, 13, 14, 16, 18):
-        shutil.rmtree(site / "state", ignore_errors=True)
-        done = subprocess.run([sys.executable, "-c", script, str(site), str(step)], check=False)
-        assert done.returncode == -9
-        key = site / "state" / "bounding.key"
-        before = key.read_bytes() if key.exists() else None
-        with opened(site) as tables:
-            assert tables.rows("SELECT count(*) FROM visits") == [(4,)]
-        assert before in (None, key.read_bytes())
-        assert len(key.read_bytes()) == 32
-        left = sorted(path.name for path in (site / "state").rglob("*") if path.is_file())
-        assert left == [".lock", "bounded.duckdb", "bounding.key", "whole.duckdb"]
-        assert len(registered(site)) == 1
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Registers in a process that is forked for it, and killed at the step that is read."""
+
+
+def test_a_crash_at_any_step_leaves_nothing_half_done(site):
+    """Kill a registration at its file system steps, then start again."""
+    command = [sys.executable, "-c", DYING, str(site)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        # After the key's file, its link, each database, their final name, the end of the clean-up.
+        for step in (7, 8, 13, 14, 16, 18):
+            shutil.rmtree(site / "state", ignore_errors=True)
+            process.stdin.write(f"{step}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "-9\n"
+            key = site / "state" / "bounding.key"
+            before = key.read_bytes() if key.exists() else None
+            with opened(site) as tables:
+                assert tables.rows("SELECT count(*) FROM visits") == [(4,)]
+            assert before in (None, key.read_bytes())
+            assert len(key.read_bytes()) == 32
+            left = sorted(path.name for path in (site / "state").rglob("*") if path.is_file())
+            assert left == [".lock", "bounded.duckdb", "bounding.key", "whole.duckdb"]
+            assert len(registered(site)) == 1
 
 
 def test_a_file_in_a_database_is_read_in_place(site):
