@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("wheel")  # one is built for all
 
+ROOT = Path(__file__).parent.parent
 
 FOLDERS = {"privnb": "privnb", "magics": "privnb/magics", "widgets": "privnb/widgets"}
 

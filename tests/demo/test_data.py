@@ -17,6 +17,8 @@ from privnb.site.config import load_config
 from privnb.site.opening import open_audit
 from privnb.site.tables import Tables
 
+pytestmark = pytest.mark.xdist_group("demo data")  # one demo is built for all
+
 SQL = """
 SELECT plan_type, COUNT(*) AS person_years, AVG(mdvis) AS visits, SUM(meddol) AS dollars
 FROM visits GROUP BY plan_type

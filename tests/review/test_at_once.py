@@ -15,6 +15,8 @@ from review_site import ALICE, BOB, CAROL, ReviewSite
 
 from privnb.site import database as tables
 
+pytestmark = pytest.mark.xdist_group("reviewers at once")  # two processes serve them all
+
 CHILD = str(Path(__file__).with_name("decide_child.py"))
 
 
