@@ -14,13 +14,15 @@ import pandas as pd
 import pytest
 
 import privnb
-from privnb.demo.data import DEMO_SITES, build_demo
+from privnb.demo.data import DEMO_SITES
 from privnb.errors import RunStalled
 from privnb.owner import open_desk
 from privnb.site.config import load_config
 from privnb.site.database import Database
 from privnb.site.grants import Grant, record_grant
 from privnb.site.opening import database_path, open_datasite
+
+pytestmark = pytest.mark.xdist_group("together")  # one set of agents serves them all
 
 ANA = "ana@uni.example"
 PURPOSE = "utilisation-research"
@@ -52,10 +54,11 @@ initial = [np.zeros(2)]
 class Agents:
     """The demo's agents, each a process of its own that can be killed and started again."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, build_sites):
         self.folder = folder
         self.exchange = folder / "exchange"
-        self.sites = {path.name: path for path in build_demo(folder, str(self.exchange))}
+        built = build_sites(folder, str(self.exchange), packages=("numpy", "pandas"))
+        self.sites = {path.name: path for path in built}
         self.running = {}
 
     def start(self, *names):
@@ -111,11 +114,11 @@ class Agents:
 
 
 @pytest.fixture(scope="module")
-def agents(tmp_path_factory):
+def agents(build_sites, tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     before = os.environ.get("PRIVNB_HOME")
     os.environ["PRIVNB_HOME"] = str(folder / "people")  # where the reviewers' keys are
-    agents = Agents(folder)
+    agents = Agents(folder, build_sites)
     try:
         agents.start(*SITES)
         yield agents
