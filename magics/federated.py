@@ -273,7 +273,8 @@ class FederatedMagics(Magics):
 
     def _named_tables(self, cell: str) -> list[str]:
         """List the tables whose names stand in the cell as text, in the order of their names."""
-        known: Collection[str] = self._secure.names()["--table"]
+        described = self._secure.session.descriptions().values()
+        known = {table.name for site in described for table in site.tables}
         try:
             tree = ast.parse(cell)
         except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -119,7 +119,7 @@ def advice(progress: Progress, *, run: str) -> str:
     """Say what can be done about a run that goes on, or could; empty for one that is over."""
     if progress.state in ("finished", "failed", "cancelled"):
         return ""
-    return f"%privnb result {run[:8]} goes on watching it; %privnb cancel {run[:8]} gives it up."
+    return f"%privnb result {run[:8]} goes on with it; %privnb cancel {run[:8]} gives it up."
 
 
 def tells_joining(progress: Progress, site: str) -> bool:

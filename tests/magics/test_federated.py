@@ -52,7 +52,6 @@ def sites(notebook_of, tmp_path):
         site.exact["rows"] = [("free care", 1000 * (place + 1)), ("cost sharing", 500)]
         site.tables = {"visits": pd.DataFrame({"y": [float(place)] * 10})}
     notebook.run("%privnb connect --email ana@uni.example --exchange x")
-    notebook.run("%privnb tables")
     yield notebook
     for site in datasite.by_name.values():
         site.stop()

@@ -33,7 +33,6 @@ for site in datasite.by_name.values():
 %load_ext privnb
 get_ipython().magics_manager.registry["SecureMagics"].connect = lambda **_: session
 %privnb connect --email ana@uni.example --exchange shared
-%privnb tables
 %config SecureMagics.progress_after = 0.1
 """
 APP = """\
