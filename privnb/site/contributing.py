@@ -108,12 +108,16 @@ class Contributing:
         if problem is not None:
             raise Objection(problem)
         known = next((each for each in inputs if each.work == digest), None)
-        if known is None and len(inputs) >= run.part.tries:
+        # What failed is not written down, but is a try as well: that it fails may tell about rows.
+        tried = run.tried.setdefault((work.kind, work.round), set())
+        tried |= {each.work for each in inputs}
+        if digest not in tried and len(tried) >= run.part.tries:
             raise RequestRefused(
                 f"This site gave its part to round {work.round} before, at another input.",
                 hint="Go on with the next round.",
                 code="E_SPENT_ROUND",
             )
+        tried.add(digest)
         return partial(
             _contribute,
             run,
@@ -165,11 +169,25 @@ class Contributing:
         return True
 
     def settle(self, run: JoinedRun, attempt: int, survivors: Sequence[str]) -> None:
-        """Settle over which sites what was given may be summed; raises `RosterRefused`."""
+        """Settle over which sites what was given may be summed.
+
+        Raises
+        ------
+        RosterRefused
+            It may be summed over others only.
+        Objection
+            The run may not go on: the sum must not open.
+        """
         analyst, request = run.key
         work = run.rounds.work_of(attempt)
         with self._database.write() as transaction:
-            RunBook.settle(transaction, analyst, request, work=work, sites=survivors)
+            problem = self._checks.objection(
+                transaction, run.record, run.computation, table=run.table
+            )
+            if problem is None:
+                RunBook.settle(transaction, analyst, request, work=work, sites=survivors)
+        if problem is not None:
+            raise Objection(problem)
 
 
 def _contribute(  # noqa: PLR0913 - keywords, all of one ask

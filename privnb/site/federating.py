@@ -11,8 +11,9 @@ The analyst is no more trusted than the storage. What each may get of the sites 
 - That the site takes part is in its audit log before it tells so (`privnb.site.run_ending`).
 - Grants, rules and signatures are asked anew before each part leaves, and where they do not hold
   any more the run ends here (`privnb.site.run_checks`).
-- Noise is drawn once for a round, and is written down before it leaves; nothing is summed over two
-  sets of sites (`privnb.site.contributing`, `privnb.site.run_book`).
+- Noise is drawn once for a round, and is written down before it leaves; within a run, what answers
+  the very same input is summed over one set of sites (`privnb.site.contributing`,
+  `privnb.site.run_book`).
 - Keys are in memory alone. A site that was restarted says so, and is back in the next attempt.
 - A run of which the analyst says nothing for long ends by itself.
 """
@@ -275,16 +276,7 @@ class Federating:
 
     def _end(self, run: JoinedRun, over: Over) -> Ended | None:
         """End a run at this site, for good."""
-        ended = None
-        if not over.moved:
-            ended = self._endings.end(
-                run.record,
-                run.computation,
-                run.part,
-                table=run.table,
-                problem=over.problem,
-                ended=over.ended,
-            )
+        ended = None if over.moved else self._reply_of(run, over)
         del self._runs[run.key]
         run.part.close()
         if over.by_analyst:
@@ -292,6 +284,24 @@ class Federating:
         elif not over.moved:
             self._unread[run.key] = time.monotonic()
         return ended
+
+    def _reply_of(self, run: JoinedRun, over: Over) -> Ended | None:
+        """Store the reply to a run; a failure where what there is to say cannot be said."""
+        record, computation = run.record, run.computation
+        try:
+            return self._endings.end(
+                record,
+                computation,
+                run.part,
+                table=run.table,
+                problem=over.problem,
+                ended=over.ended,
+            )
+        except (StateError, ExchangeUnavailable):
+            raise
+        except Exception:
+            logger.exception("the end of run %s of %s", record.name, record.sender)
+            return self._endings.end(record, computation, table=run.table, problem=failure())
 
     def _note(self, ended: Ended | None) -> None:
         if ended is not None:

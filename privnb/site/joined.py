@@ -40,6 +40,8 @@ class JoinedRun:
     """Answers that the exchange did not take yet, by name."""
     last: tuple[str, Computed] | None = None
     """What was computed last, with the digest of its input: asked for again, it is the same."""
+    tried: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+    """By kind and round, the inputs that were computed on here, whatever came of it."""
     following: dict[int, int] = field(default_factory=dict)
     """By attempt, the one that keys were made for beforehand."""
 

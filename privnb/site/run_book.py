@@ -145,8 +145,8 @@ class RunBook:
     ) -> None:
         """Settle over which sites something may be summed, before the first word that opens it.
 
-        Of 2t > n + c sites that have to agree to two sums, one is honest and in both: so nothing is
-        ever summed over two sets of sites, whose difference would be single sites' parts.
+        Of 2t > n + c sites that have to agree to two sums, one is honest and in both: so the same
+        work of one run is summed over one set of sites: two would differ by single sites' parts.
 
         Raises
         ------

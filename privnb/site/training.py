@@ -69,6 +69,7 @@ class Training:
         self._trainer: Trainer | None = None
         self._consents: Consents = ()
         self._closed = False
+        self._metrics: dict[str, tuple[str, ...]] = {}
 
     def check(self, work: Work, arrays: Sequence[NDArray[Any]]) -> None:
         """Refuse what is no round of a training, or too large."""
@@ -80,9 +81,15 @@ class Training:
 
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:
         """Have the app do its round; raises what may be told of why it did not."""
+        if self._closed:  # it waited behind others; reading rows would be for nobody
+            raise QueryRefused("The run is over.", code="E_WORK")
         trained = self._current().step(work, arrays)
         if isinstance(trained, Failed):
             raise self._problem(trained)
+        names = tuple(trained.metrics)
+        # Names leave unmasked: chosen anew in each round, they could spell out rows.
+        if self._metrics.setdefault(work.kind, names) != names:
+            raise self._not_summed("The metrics have other names than in the round before.")
         values = [array.ravel() for _, array in trained.arrays]
         numbers = np.concatenate([*values, list(trained.metrics.values()), [1.0]], dtype=np.float64)
         try:
@@ -91,9 +98,7 @@ class Training:
         except ring.RangeError:
             problem = "A number, times its weight, is too large to be summed."
             raise self._not_summed(problem) from None
-        form = Form(
-            arrays=tuple(form for form, _ in trained.arrays), metrics=tuple(trained.metrics)
-        )
+        form = Form(arrays=tuple(form for form, _ in trained.arrays), metrics=names)
         return Computed(vector=vector, form=form)
 
     def label(self, *, budget: Budget | None, approved_by: tuple[str, ...]) -> PrivacyLabel:

@@ -62,8 +62,9 @@ class FakeTrainer:
         forms = [dataclasses.replace(each, dtype="float64") for each in work.arrays]
         arrays = [np.asarray(each, np.float64) + step for each in arrays]
         trained = tuple(zip(forms, arrays, strict=True)) if work.kind == "train" else ()
+        metric = (work.config or {}).get("metric", "loss")
         return Trained(
-            arrays=trained, metrics={"loss": step / 2}, weight=float(10 * step + 1), seconds=0.0
+            arrays=trained, metrics={metric: step / 2}, weight=float(10 * step + 1), seconds=0.0
         )
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from privnb.audit import VerifierKey, origin_of
 from privnb.federated import ring
 from privnb.federated.messages import ArrayForm, Ask, Work, pack
 from privnb.site.run_asks import Asks
+from privnb.site.training import Training
 
 BOB = "bob@uni.example"
 
@@ -283,6 +284,30 @@ def test_a_round_has_a_few_inputs_and_no_more(sites, training):
     assert set(attempt.problems.values()) == {"E_SPENT_ROUND"}
 
 
+@pytest.mark.parametrize("fault", ["raise", "weight"])
+def test_what_failed_was_a_try_as_well(sites, training, fault):
+    """Were it none, an analyst could ask one bit after the other whether the app fails."""
+    computation, run = training
+    codes = []
+    for number in range(1, 6):
+        attempt = Attempt(sites, run, computation, number=number).keys()
+        attempt.contribute(train_work(config={"fail": fault, "bit": number}), [np.zeros(2)])
+        codes.append(attempt.problems["northside"])
+    assert "E_SPENT_ROUND" not in codes[:3]
+    assert codes[3:] == ["E_SPENT_ROUND"] * 2
+    assert len(sites.all[0].training_box.steps) == 3
+
+
+def test_metrics_keep_the_names_of_the_first_round(sites, training):
+    """Names leave unmasked: new ones in each round could spell out rows."""
+    computation, run = training
+    Attempt(sites, run, computation, number=1).keys().contribute(train_work(), [np.zeros(2)])
+    attempt = Attempt(sites, run, computation, number=2).keys()
+    attempt.contribute(train_work(2, config={"metric": "odd"}), [np.zeros(2)])
+    assert set(attempt.problems.values()) == {"E_OUTPUT"}
+    assert "odd" not in "".join(attempt.words.values())
+
+
 @pytest.mark.parametrize(
     ("work", "blob", "code"),
     [
@@ -446,6 +471,35 @@ def test_a_grant_that_is_withdrawn_stops_the_run_before_the_next_part_leaves(sit
     assert site.training_box.trainers[0].closed
     (event,) = events(site, "release")
     assert event["contributions"] == 1
+
+
+def test_a_grant_withdrawn_before_the_sum_opens_keeps_it_closed(sites, training):
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(), [np.zeros(2)])
+    survivors = attempt.aggregator.close_vectors()
+    site = sites.all[0]
+    site.federating._next_patrol = float("inf")
+    site.grant(withdrawn=True)
+    assert ask(site, run, Ask(step="reveal", attempt=1, survivors=survivors)) == "E_NO_GRANT"
+
+
+def test_a_run_whose_end_cannot_be_described_ends_all_the_same(sites, training, monkeypatch):
+    """Were it tried again for ever, no other run of the site would go on."""
+    computation, run = training
+    other = sites.submit(sites.totals())
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(), [np.zeros(2)])
+    site = sites.all[0]
+
+    def no_label(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Training, "label", no_label)
+    end(sites, run, 2)
+    site.step()
+    assert site.reply(run).problem.code == "E_EXECUTION"
+    assert ask(site, other, Ask(step="advertise", attempt=1)) is None
 
 
 def test_a_grant_withdrawn_while_a_part_is_computed_keeps_it_in(sites, training):
