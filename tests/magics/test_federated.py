@@ -311,6 +311,17 @@ def test_a_run_can_be_given_up_by_its_id(sites, held):
     assert run.progress.state == "cancelled"
 
 
+def test_another_kernel_goes_on_with_a_run_by_its_id(sites, held, tmp_path):
+    run = sites.run(f"%%federated {ASK} --rounds 2 --no-wait\n{APP}")
+    run.stop()
+    sites.magics.session = together.new_kernel(sites.datasite, tmp_path / "home")
+    sites.magics._runs.clear()
+    held.set()
+    release = sites.run(f"%privnb result {run.id[:8]}")
+    assert sites.error is None
+    assert release.history["round"].tolist() == [1, 2]
+
+
 def test_requests_list_a_run_with_how_to_go_on_with_it(sites, held):
     run = sites.run(f"%%federated {ASK} --rounds 2 --no-wait\n{APP}")
     sites.run("%privnb requests")
