@@ -14,6 +14,7 @@ def offered(notebook, text):
 def known(notebook):
     notebook.run("%privnb sites")
     notebook.datasite.submit = None  # completion must not ask anybody
+    notebook.shell.Completer.use_jedi = False  # IPython passes over whatever goes wrong in Jedi
     return notebook
 
 
