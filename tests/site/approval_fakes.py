@@ -172,7 +172,7 @@ class PythonSite(Site):
             state = self.state(name, sender)
             if state in until or ("reply" in until and self.port.replies(name, sender)):
                 return state
-            self.agent._answering.under_way.runs.wait(seconds=0.05)
+            self.agent._answering.under_way.runs.wait(seconds=0.2)
             time.sleep(0.002)
         raise AssertionError(f"request {name} is still {self.state(name, sender)}")
 
