@@ -76,6 +76,7 @@ FITS = """(width) => {
   const { right } = window.jupyterapp.shell.currentWidget.node.getBoundingClientRect();
   return window.innerWidth === width && right <= width && right > width - 100;
 }"""
+BROWSING = pytest.StashKey[contextlib.ExitStack]()
 sync_api.expect.set_options(timeout=PATIENCE)
 CONNECTED = f"""\
 import sys, tempfile
@@ -307,15 +308,6 @@ def chromium():
     return CHROMIUM
 
 
-@pytest.fixture(scope="module")
-def browser(chromium):
-    """A browser; a module's, for the event loop that Playwright keeps running is in others' way."""
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(scope="session")
 def jupyter(chromium, tmp_path_factory):
     """A JupyterLab that nobody looks at yet."""
@@ -324,11 +316,26 @@ def jupyter(chromium, tmp_path_factory):
     lab.close()
 
 
-@pytest.fixture(scope="module")
-def lab_in_browser(browser, jupyter):
-    jupyter.browser = browser
-    yield jupyter
-    jupyter.close_pages()
+@pytest.fixture
+def lab_in_browser(chromium, jupyter, request):
+    """JupyterLab and a browser, which stays until no test of this folder follows."""
+    if BROWSING not in request.session.stash:
+        request.session.stash[BROWSING] = browsing = contextlib.ExitStack()
+        playwright = browsing.enter_context(sync_api.sync_playwright())
+        jupyter.browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browsing.callback(jupyter.browser.close)
+        browsing.callback(jupyter.close_pages)
+    return jupyter
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item, nextitem):
+    """End the browser before a test of another folder: Playwright's event loop is in its way."""
+    if nextitem is None or nextitem.path.parent != item.path.parent:
+        browsing = item.session.stash.get(BROWSING, None)
+        if browsing is not None:
+            del item.session.stash[BROWSING]
+            browsing.close()
 
 
 @pytest.fixture
