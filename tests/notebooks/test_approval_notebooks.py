@@ -9,7 +9,7 @@ import sys
 import nbformat
 import pytest
 
-pytestmark = pytest.mark.xdist_group("demo")  # one set of agents serves them all
+pytestmark = pytest.mark.xdist_group("lab and demo")  # one of each serves them all
 
 RELEASE = "application/vnd.privnb.release+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"

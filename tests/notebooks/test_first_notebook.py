@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter
 
-pytestmark = pytest.mark.xdist_group("demo")  # one set of agents serves them all
+pytestmark = pytest.mark.xdist_group("lab and demo")  # one of each serves them all
 
 NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
 FIRST = NOTEBOOKS / "01_first_secure_query.ipynb"
