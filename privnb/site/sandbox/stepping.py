@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["take_steps"]
 
+_MOST_PARTS = 1024
+"""How many parts Linux takes in one write."""
+
 
 def take_steps(fields: dict[str, Any], descriptors: list[int], *, mapped_bytes: int | None) -> None:
     """Answer requests until there are no more; the descriptors are two pipes and the tables."""
@@ -98,7 +101,11 @@ def _read(pipe: int, size: int) -> bytearray:
 
 
 def _write(pipe: int, parts: Sequence[memoryview]) -> None:
-    for part in parts:
-        rest = part
-        while rest.nbytes:
-            rest = rest[os.write(pipe, rest) :]
+    """Write all parts; a short answer goes in one piece that no other thread comes between."""
+    parts = [part for part in parts if part.nbytes]
+    while parts:
+        written = os.writev(pipe, parts[:_MOST_PARTS])
+        while parts and written >= parts[0].nbytes:
+            written -= parts.pop(0).nbytes
+        if written:
+            parts[0] = parts[0][written:]
