@@ -382,7 +382,9 @@ class AsksTogether:
     def _opening(self) -> Opening:
         from privnb.federated.opening import Opening  # noqa: PLC0415 - numpy is slow to load
 
-        return Opening(datasite=self._datasite, store=self._store, dispatch=self._dispatch)
+        return Opening(
+            self.email, datasite=self._datasite, store=self._store, dispatch=self._dispatch
+        )
 
     def _require_purpose(self, purpose: str, chosen: Mapping[str, SiteCard], *, mock: bool) -> None:
         if not mock:

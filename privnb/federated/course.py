@@ -17,7 +17,7 @@ from privnb.errors import (
     StateError,
 )
 from privnb.federated.asking import Pace, Party, RunStopped, step_name
-from privnb.federated.messages import Ask, pack
+from privnb.federated.messages import Ask, bound_text, pack
 from privnb.messages import Problem
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class RunCourse:
 
     Parameters
     ----------
+    analyst
+        Whose run it is: their email, as sites know it.
     strategy
         The strategy of a training where an instance was given, which is not on disk.
     states
@@ -84,6 +86,7 @@ class RunCourse:
         record: Record,
         request: Request,
         *,
+        analyst: str,
         files: RunFiles,
         port: AnalystPort,
         states: Callable[[float], Mapping[str, str]],
@@ -95,6 +98,7 @@ class RunCourse:
             raise StateError("This request is no federated run.", hint="Take it up by its id.")
         self._record = record
         self._request = request
+        self._analyst = analyst
         self._computation: Computation = record.computation
         self._federation: Federation = record.computation.federation
         self._files = files
@@ -117,7 +121,10 @@ class RunCourse:
             What ended it, where the files say so too.
         """
         plan = self._files.plan()
-        program, bound = self._program(plan)
+        program, form = self._program(plan)
+        bound = bound_text(
+            self._computation.digest, action=self._record.action, analyst=self._analyst, form=form
+        )
         conductor = self._conductor(plan, board, stop, bound)
         try:
             people_decide = self._computation.kind == "python" and self._record.action == "run"
@@ -192,26 +199,26 @@ class RunCourse:
         }
 
     def _program(self, plan: RunPlan) -> tuple[Callable[[Conductor], Outcome], str]:
-        """Return what the run does, and what its keys are bound to."""
+        """Return what the run does, and the form of its noisy sums; "" if they have no noise."""
         from privnb.federated import programs  # noqa: PLC0415 - numpy is slow to load
 
-        files, digest = self._files, self._computation.digest
+        files = self._files
         if self._computation.kind == "sql":
             from privnb.dp.sharing import form  # noqa: PLC0415 - it reads SQL
 
             question = question_of(self._computation, plan)
             return (
                 lambda c: programs.total(c, files, plan=plan, question=question),
-                f"{digest}/{form(question)}",
+                form(question),
             )
         if self._computation.kind == "model":
             training = training_of(self._computation, plan)
             return (
                 lambda c: programs.train_model(c, files, plan=plan, training=training),
-                f"{digest}/{training.form}",
+                training.form,
             )
         strategy = self._flower_strategy(plan)
-        return lambda c: programs.train(c, files, plan=plan, strategy=strategy), digest
+        return lambda c: programs.train(c, files, plan=plan, strategy=strategy), ""
 
     def _flower_strategy(self, plan: RunPlan) -> Any:
         from privnb.federated.strategies import made, prepare  # noqa: PLC0415 - Flower takes long

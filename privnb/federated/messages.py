@@ -33,6 +33,7 @@ __all__ = [
     "Step",
     "Told",
     "Work",
+    "bound_text",
     "pack",
     "unpack",
     "work_digest",
@@ -107,6 +108,29 @@ class Work:
     """The ``ConfigRecord`` for the app."""
     weighted_by: str = "num-examples"
     """The metric that the app's reply is weighted by."""
+
+
+def bound_text(digest: str, *, action: str, analyst: str, form: str = "") -> str:
+    """Return what the keys of a run are bound to: sites where it differs are in no sum together.
+
+    Without the action, a sum over data and mock twins would tell what the data gives, as anybody
+    can compute what the twins give; without the analyst, two could put one site's parts together.
+
+    Parameters
+    ----------
+    action
+        Of the request: run or mock.
+    analyst
+        Their email, as the exchange knows them.
+    form
+        Of a noisy sum: what the plan made of the question, with bounds, scales and groups.
+
+    Examples
+    --------
+    >>> bound_text("4f2a", action="mock", analyst="ana@uni.example")
+    'mock/ana@uni.example/4f2a'
+    """
+    return "/".join(filter(None, (action, analyst, digest, form)))
 
 
 def work_digest(work: Work, blob: bytes | memoryview = b"") -> str:

@@ -25,9 +25,12 @@ __all__ = ["Opening"]
 
 
 class Opening:
-    """Makes the handles on the federated runs of one analyst."""
+    """Makes the handles on the federated runs of one analyst, who is named by email."""
 
-    def __init__(self, *, datasite: AnalystPort, store: Store, dispatch: Dispatch) -> None:
+    def __init__(
+        self, analyst: str, *, datasite: AnalystPort, store: Store, dispatch: Dispatch
+    ) -> None:
+        self._analyst = analyst
         self._datasite = datasite
         self._store = store
         self._dispatch = dispatch
@@ -79,6 +82,7 @@ class Opening:
         course = RunCourse(
             record,
             request,
+            analyst=self._analyst,
             files=files,
             port=self._datasite,
             states=states,

@@ -27,7 +27,7 @@ import time
 from typing import TYPE_CHECKING
 
 from privnb.errors import ExchangeUnavailable, PrivnbError, StateError
-from privnb.federated.messages import Told
+from privnb.federated.messages import Told, bound_text
 from privnb.site import ledger
 from privnb.site.contributing import Contributing
 from privnb.site.federated_config import FederatedConfig
@@ -213,7 +213,12 @@ class Federating:
             table=table,
             rounds=Rounds(
                 run=record.name,
-                bound=part.bound,
+                bound=bound_text(
+                    computation.digest,
+                    action=record.action,
+                    analyst=record.sender,
+                    form=part.form,
+                ),
                 me=self._audit.verifier_key,
                 federation=federation,
                 sign=self._audit.sign,

@@ -39,7 +39,7 @@ class Model:
     def __init__(self, engine: Engine, computation: Computation, *, mock: bool) -> None:
         plan = engine.plan_model(computation, free=mock)
         self.plan: Priced | None = plan
-        self.bound = f"{computation.digest}/{plan.form}"
+        self.form = plan.form
         self._planned = plan
         self._federation: Federation = plan.federation
         self._engine = engine

@@ -66,8 +66,9 @@ class Part(Protocol):
 
     Attributes
     ----------
-    bound
-        What keys are bound to: all that the others must have the same for their sum to protect.
+    form
+        What the plan made of the question, with all that the others must have the same for their
+        noise to protect; empty where there is no noise.
     once
         Whether noise is drawn for a round, which happens once, whatever is asked for again.
     tries
@@ -76,7 +77,7 @@ class Part(Protocol):
         What is paid for; None where nothing is.
     """
 
-    bound: str
+    form: str
     once: bool
     tries: int
     plan: Priced | None
@@ -112,7 +113,7 @@ class Totals:
         self.federation: Federation = computation.federation
         plan = engine.plan(computation, free=mock)
         require_fitting(plan.share_length)
-        self.bound = f"{computation.digest}/{form(plan)}"
+        self.form = form(plan)
         self.plan: Priced | None = plan
         self._planned = plan
         self._engine = engine

@@ -56,12 +56,12 @@ class Training:
     Rows are read anew when the people whose consent covers the purpose are others than before.
     """
 
+    form = ""
     once = False
     tries = 3
     """A kernel that was restarted may ask for a round anew, and choose otherwise."""
 
     def __init__(self, python: PythonEngine, computation: Computation, *, mock: bool) -> None:
-        self.bound = computation.digest
         self.plan: Priced | None = None
         self._python = python
         self._computation = computation

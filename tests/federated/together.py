@@ -21,6 +21,7 @@ from privnb.dp.planner import plan as planned
 from privnb.dp.schema import Bounds, Column, TableSchema
 from privnb.dp.sharing import form as form_of
 from privnb.federated import ring
+from privnb.federated.messages import bound_text
 from privnb.messages import (
     REPLY_FILE,
     SUBMISSION_FILE,
@@ -158,7 +159,7 @@ class TogetherSite(SimulatedSite):
         computation = submission.computation
         self.federation = computation.federation
         self.run = submission.request
-        self.bound = computation.digest
+        form = ""
         if computation.kind == "sql":
             plan = planned(
                 computation.source,
@@ -167,7 +168,7 @@ class TogetherSite(SimulatedSite):
                 epsilon=parse_epsilon(computation.epsilon),
                 federation=self.federation,
             )
-            self.bound += "/" + form_of(plan)
+            form = form_of(plan)
             pieces = self.federation.pieces
             self.work = lambda work, arrays: (
                 ring.from_integers(plan.share(self.exact["rows"], pieces=pieces)),
@@ -176,7 +177,10 @@ class TogetherSite(SimulatedSite):
         elif computation.kind == "python":
             self.work = self.trainer(computation)
         else:
-            self.work, self.bound = self.model(computation)
+            self.work, form = self.model(computation)
+        self.bound = bound_text(
+            computation.digest, action=submission.action, analyst=ANA, form=form
+        )
         self.join()
 
     def trainer(self, computation):
@@ -213,7 +217,7 @@ class TogetherSite(SimulatedSite):
         def work(asked, arrays):
             return ring.from_integers(plan.gradient(data, arrays[0], round=asked.round)), None
 
-        return work, f"{computation.digest}/{plan.form}"
+        return work, plan.form
 
     def told(self, ask, blob):
         told = super().told(ask, blob)

@@ -20,10 +20,19 @@ from privnb import wire
 from privnb.audit import VerifierKey, origin_of
 from privnb.computation import Computation, Federation
 from privnb.dp.planner import plan
-from privnb.dp.sharing import form
+from privnb.dp.sharing import form as form_of
 from privnb.federated import ring
 from privnb.federated.aggregator import Aggregator
-from privnb.federated.messages import ArrayForm, Ask, Told, Work, pack, unpack, work_digest
+from privnb.federated.messages import (
+    ArrayForm,
+    Ask,
+    Told,
+    Work,
+    bound_text,
+    pack,
+    unpack,
+    work_digest,
+)
 from privnb.messages import SOURCE_FILES, SUBMISSION_FILE, Submission
 from privnb.site import database as tables
 from privnb.site.audit import AuditLog
@@ -260,11 +269,12 @@ def planned(computation: Computation):
     )
 
 
-def bound_of(computation: Computation) -> str:
-    """What keys are bound to, as the analyst computes it."""
-    if computation.kind == "python":
-        return computation.digest
-    return f"{computation.digest}/{form(planned(computation))}"
+def bound_of(computation: Computation, *, form=None) -> str:
+    """What keys are bound to, as the analyst computes it; twins have no purpose, data has one."""
+    if form is None:
+        form = "" if computation.kind == "python" else form_of(planned(computation))
+    action = "run" if computation.purpose else "mock"
+    return bound_text(computation.digest, action=action, analyst=ANA, form=form)
 
 
 class Attempt:

@@ -14,6 +14,7 @@ from federated_fakes import (
     TOTALS,
     Attempt,
     Sites,
+    bound_of,
     end,
     events,
     mean_of,
@@ -391,7 +392,7 @@ def test_a_model_is_trained_without_a_human_and_paid_for_as_a_whole(modelling):
     parameters = plan.start
     for number in range(1, 6):
         attempt = Attempt(
-            modelling, run, computation, number=number, bound=f"{computation.digest}/{plan.form}"
+            modelling, run, computation, number=number, bound=bound_of(computation, form=plan.form)
         ).keys()
         attempt.contribute(gradient_work(number, parameters), [parameters])
         total = ring.to_integers(attempt.open())
@@ -412,7 +413,7 @@ def test_a_round_of_a_model_is_answered_at_one_point_only_and_with_the_same_nois
     computation = model_of(modelling)
     plan = model_plan(modelling, computation)
     run = modelling.submit(computation)
-    bound = f"{computation.digest}/{plan.form}"
+    bound = bound_of(computation, form=plan.form)
     totals = []
     for number in (1, 2):
         attempt = Attempt(modelling, run, computation, number=number, bound=bound).keys()

@@ -12,6 +12,7 @@ from federated_fakes import (
     TOTALS,
     Attempt,
     Sites,
+    bound_of,
     end,
     events,
     mean_of,
@@ -20,8 +21,9 @@ from federated_fakes import (
 from site_fakes import ANA, PURPOSE
 
 from privnb.audit import VerifierKey, origin_of
+from privnb.errors import BadMessage
 from privnb.federated import ring
-from privnb.federated.messages import ArrayForm, Ask, Work, pack
+from privnb.federated.messages import ArrayForm, Ask, Told, Work, pack, unpack
 from privnb.site.run_asks import Asks
 from privnb.site.training import Training
 
@@ -170,6 +172,47 @@ def test_real_parts_are_in_no_sum_with_made_up_ones(sites, purpose):
     # With a purpose no twin takes part, and without one no data does.
     codes = [site.reply(run).problem.code for site in (others if purpose else [first])]
     assert set(codes) == {"E_PURPOSE"}
+
+
+@pytest.mark.parametrize("kind", ["sql", "python"])
+def test_sites_that_compute_for_different_analysts_are_in_no_sum_together(sites, kind):
+    first, *others = sites.all
+    for site in others:
+        site.grant(analyst=BOB)
+    computation = sites.totals() if kind == "sql" else sites.training()
+    run = sites.submit(computation, to=[first])
+    sites.submit(computation, to=others, name=run, sender=BOB)
+    if kind == "python":
+        for site in sites.all:
+            site.decide(run, sender=ANA if site is first else BOB)
+        sites.step()
+        sites.step()
+    shared = {"advertise": [], "share": []}
+    for step, heard in shared.items():
+        adverts = tuple(told.advert for told in shared["advertise"])
+        for site in sites.all:
+            whose = (site.port.email, ANA if site is first else BOB, run, f"000001-{step}")
+            message = Ask(step=step, attempt=1, adverts=adverts if step == "share" else ())
+            sites.channel.asks[whose] = pack(message)
+            site.step()
+            heard.append(unpack(Told, sites.channel.answers.pop(whose), what="it")[0])
+    # The two who compute for Bob would be enough for a sum; the roster names three.
+    assert [told.problem.code for told in shared["share"]] == ["E_BAD_MESSAGE"] * 3
+
+
+@pytest.mark.parametrize("kind", ["sql", "python"])
+def test_keys_for_data_are_no_keys_for_mock_twins(sites, kind):
+    computation = sites.totals() if kind == "sql" else sites.training()
+    run = sites.submit(computation)
+    if kind == "python":
+        sites.approve(run)
+    real = bound_of(computation)
+    attempt = Attempt(sites, run, computation, bound=real.replace("run/", "mock/", 1))
+    site = sites.all[0]
+    told, _ = attempt.ask({site: Ask(step="advertise", attempt=1)})[site]
+    with pytest.raises(BadMessage):
+        attempt.aggregator.advertised(site.key, told.advert)
+    Attempt(sites, run, computation, bound=real).aggregator.advertised(site.key, told.advert)
 
 
 def test_keys_that_somebody_else_made_are_refused(sites):
