@@ -63,6 +63,10 @@ class Exchange(Protocol):
         """
         ...
 
+    def size(self, *path: str) -> int:
+        """Return how many bytes a file says it has; 0 when there is none, or it is no file."""
+        ...
+
     def write(self, data: bytes, *path: str, durable: bool = True) -> None:
         """Put a file there as a whole: readers see all of it or nothing.
 
@@ -154,6 +158,19 @@ class LocalFolder:
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.ENAMETOOLONG}:
                 raise BadMessage(f"{name!a} is not a plain file.") from None
+            self._unavailable(error)
+
+    def size(self, *path: str) -> int:
+        """See `Exchange.size`."""
+        *folder, name = path
+        try:
+            with self._folder(folder) as fd:
+                return os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            if error.errno in {*_NOT_THERE, errno.ENAMETOOLONG}:
+                return 0
             self._unavailable(error)
 
     def write(self, data: bytes, *path: str, durable: bool = True) -> None:
@@ -286,6 +303,16 @@ class RemoteStore:
         if len(data) > limit:
             raise BadMessage(f"{name} has more than {limit} bytes.")
         return data
+
+    def size(self, *path: str) -> int:
+        """See `Exchange.size`."""
+        try:
+            self._fs.invalidate_cache(self._at(path[:-1]))
+            return int(self._fs.info(self._at(path)).get("size") or 0)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return 0
+        except Exception as error:  # noqa: BLE001 - each filesystem has its own errors
+            self._unavailable(error)
 
     def write(self, data: bytes, *path: str, durable: bool = True) -> None:  # noqa: ARG002 - no store asks
         """See `Exchange.write`."""

@@ -17,7 +17,7 @@ from privnb.datasite.exchange import Exchange, open_exchange
 from privnb.datasite.home import Home
 from privnb.datasite.keys import require_fingerprint
 from privnb.datasite.names import check_email, check_other, check_sent, is_email, is_job_name
-from privnb.datasite.ports import ArrivedJob, OwnerPort, Peer
+from privnb.datasite.ports import MAX_ROUND_BYTES, ArrivedJob, OwnerPort, Peer
 from privnb.datasite.pysyft import (
     JobState,
     JobStatus,
@@ -263,12 +263,20 @@ class OwnerDatasite(OwnerPort):
         """
         return self._channel.waiting(analyst, run) if self._accepts(analyst) else []
 
-    def hear(self, analyst: str, run: str, name: str) -> bytes | None:
+    def size(self, analyst: str, run: str, name: str) -> int:
+        """Return about how many bytes an ask has, without reading it; 0 when nothing is there."""
+        return self._channel.size(analyst, run, name) if self._accepts(analyst) else 0
+
+    def hear(
+        self, analyst: str, run: str, name: str, *, limit: int = MAX_ROUND_BYTES
+    ) -> bytes | None:
         """Return what an analyst asks under a name; None when nothing is there.
 
         None too while they are not accepted. See `Channel.hear` for what is raised.
         """
-        return self._channel.hear(analyst, run, name) if self._accepts(analyst) else None
+        if not self._accepts(analyst):
+            return None
+        return self._channel.hear(analyst, run, name, limit=limit)
 
     def tell(self, analyst: str, run: str, name: str, data: bytes) -> None:
         """Answer the ask of that name, or tell unasked; then the ask is gone.

@@ -75,7 +75,7 @@ class SeenJobs(Protocol):
 class OwnerPort(Protocol):
     """The owner's side of the exchange. Safe to use from one thread at a time.
 
-    `asked`, `hear`, `tell` and `forget_run` are safe from any thread, beside all others.
+    `asked`, `size`, `hear`, `tell` and `forget_run` are safe from any thread, beside all others.
     """
 
     @property
@@ -119,8 +119,19 @@ class OwnerPort(Protocol):
         """
         ...
 
-    def hear(self, analyst: str, run: str, name: str) -> bytes | None:
+    def size(self, analyst: str, run: str, name: str) -> int:
+        """Return about how many bytes an ask has, without reading it; 0 when nothing is there.
+
+        Anybody who may write to the storage can have put it there: only `hear` says whose it is.
+        """
+        ...
+
+    def hear(
+        self, analyst: str, run: str, name: str, *, limit: int = MAX_ROUND_BYTES
+    ) -> bytes | None:
         """Return what an analyst asks under a name; None when nothing is there.
+
+        Of more than about ``limit`` bytes nothing is read, and it counts as too large.
 
         The ask stays until `tell` answers it. Raises `BadMessage` when it is not theirs, was moved
         from elsewhere, is damaged or too large: it is in the quarantine then, and gone.

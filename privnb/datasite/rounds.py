@@ -26,8 +26,9 @@ __all__ = ["MAX_ROUND_ENVELOPE", "Channel"]
 
 log = logging.getLogger("privnb.datasite")
 
-# PySyft adds four kilobytes, we a line.
-MAX_ROUND_ENVELOPE = MAX_ROUND_BYTES + 64 * 1024
+_AROUND = 64 * 1024
+"""Room for what is around a message's data: PySyft adds four kilobytes, we a line."""
+MAX_ROUND_ENVELOPE = MAX_ROUND_BYTES + _AROUND
 """The largest message of a round that is read from the exchange at all, in bytes."""
 _MAX_WAITING = 64
 """How many asks of one run are looked at; there are never more than a few."""
@@ -83,10 +84,11 @@ class Channel:
             ) from None
         self._box.exchange.write(sealed, *self._folder(self._sends, peer, run), name, durable=False)
 
-    def hear(self, peer: str, run: str, name: str) -> bytes | None:
+    def hear(self, peer: str, run: str, name: str, *, limit: int | None = None) -> bytes | None:
         """Return the peer's message for a step, or None when there is none; it stays there.
 
-        Where nothing is, this costs one look for one file. What is refused goes to the home's
+        Where nothing is, this costs one look for one file. Of more than ``limit`` bytes, by default
+        `MAX_ROUND_BYTES`, none is decrypted. What is refused goes to the home's
         quarantine, is logged to ``privnb.datasite``, and is gone from the exchange.
 
         Raises
@@ -104,9 +106,10 @@ class Channel:
             return None
         self._box.refresh()
         line = _line(self._hears, sender=peer, receiver=self._box.email, run=run, name=name)
+        most = MAX_ROUND_ENVELOPE if limit is None else limit + _AROUND
         sealed: bytes | None = b""
         try:
-            sealed = self._box.exchange.read(*path, limit=MAX_ROUND_ENVELOPE)
+            sealed = self._box.exchange.read(*path, limit=most)
             if sealed is None:
                 return None
             return _after(line, open_envelope(self._box.store, peer, sealed))
@@ -123,6 +126,12 @@ class Channel:
         if data is not None:
             self.remove(peer, run, name)
         return data
+
+    def size(self, peer: str, run: str, name: str) -> int:
+        """Return about how many bytes `hear` would return, without reading them; 0: none."""
+        _check_run(run)
+        _check_step(name)
+        return self._box.exchange.size(*self._folder(self._hears, peer, run), name)
 
     def waiting(self, peer: str, run: str) -> list[str]:
         """Return the names of the messages that wait to be heard, sorted; the first 64."""

@@ -26,6 +26,7 @@ def test_files_come_back_as_they_were_written(exchange):
     for data in (b"", b"\x00\xff" * 1000):
         exchange.write(data, "a", "b", "c")
         assert exchange.read("a", "b", "c", limit=2000) == data
+        assert exchange.size("a", "b", "c") == len(data)
     exchange.write(b"", "a", "b", "d")
     assert exchange.names("a", "b") == ["c", "d"]
     exchange.remove("a", "b", "c")
@@ -36,6 +37,7 @@ def test_files_come_back_as_they_were_written(exchange):
 def test_what_is_not_there_is_no_error(exchange):
     assert exchange.names("no", "where") == []
     assert exchange.read("no", "where", limit=1) is None
+    assert exchange.size("no", "where") == 0
     exchange.remove("no", "where")
 
 

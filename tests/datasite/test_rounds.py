@@ -166,6 +166,7 @@ def test_names_that_could_lead_elsewhere_are_refused(owner, ana, run, name):
         lambda: ana.tell(OWNER, run, name, b""),
         lambda: ana.hear(OWNER, run, name),
         lambda: owner.hear(ANA, run, name),
+        lambda: owner.size(ANA, run, name),
         lambda: owner.tell(ANA, run, name, b""),
     ):
         with pytest.raises(BadMessage, match="is no"):
@@ -385,6 +386,16 @@ def test_an_enormous_file_is_not_even_read(world, owner, ana):
     put(world, b"")
     os.truncate(ask_file(world), 1 << 40)
     refused_by_owner(world, reason="at most")
+
+
+def test_what_is_larger_than_it_may_be_is_refused_before_it_is_decrypted(world, owner, ana):
+    ana.tell(OWNER, RUN, SHARE, bytes(200_000))
+    assert 200_000 <= owner.size(ANA, RUN, SHARE) < 210_000
+    assert owner.hear(ANA, RUN, SHARE, limit=200_000) == bytes(200_000)
+    with pytest.raises(BadMessage, match="at most"):
+        owner.hear(ANA, RUN, SHARE, limit=100_000)
+    assert owner.size(ANA, RUN, SHARE) == 0
+    assert owner.asked(ANA, RUN) == []
 
 
 def test_a_large_refused_message_is_kept_only_in_part(world, owner, ana):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 
+from privnb.datasite.ports import MAX_ROUND_BYTES
+from privnb.errors import BadMessage
+
 
 class FakeChannel:
     """What waits to be heard, by owner, analyst, run and name. Share one to join fake ports."""
@@ -11,6 +14,8 @@ class FakeChannel:
     def __init__(self):
         self.asks: dict[tuple[str, str, str, str], bytes] = {}
         self.answers: dict[tuple[str, str, str, str], bytes] = {}
+        self.heard: list[tuple[str, str, str, str]] = []
+        """Which asks were read."""
 
     def forget(self, owner, analyst, run):
         for waiting in (self.asks, self.answers):
@@ -51,7 +56,14 @@ class OwnerEnd(_End):
         here = (self.email, analyst, run)
         return sorted(key[3] for key in list(self.channel.asks) if key[:3] == here)
 
-    def hear(self, analyst, run, name):
+    def size(self, analyst, run, name):
+        return len(self.channel.asks.get((self.email, analyst, run, name), b""))
+
+    def hear(self, analyst, run, name, *, limit=MAX_ROUND_BYTES):
+        if self.size(analyst, run, name) > limit:
+            del self.channel.asks[self.email, analyst, run, name]
+            raise BadMessage("it is too large")
+        self.channel.heard.append((self.email, analyst, run, name))
         return self.channel.asks.get((self.email, analyst, run, name))
 
     def tell(self, analyst, run, name, data):
