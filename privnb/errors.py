@@ -19,7 +19,7 @@
     ├── AuditBroken           E_AUDIT                 a receipt or an audit log does not hold
     ├── ResultPending         E_PENDING               no answer yet; the request is alive
     ├── RunStalled            E_STALLED               a federated run waits for sites that have gone
-    ├── RoundLost             E_ROUND_LOST            a sum cannot be opened, nor be asked for again
+    ├── RoundLost             E_ROUND_LOST            a sum can never be opened any more
     └── StateError            E_STATE                 local state is locked, full or damaged
 
 An error has a *message* (what was wrong, and where) and a *hint* (what to do). Errors that a site
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from privnb.unseen import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "AccessRefused",
@@ -121,9 +121,21 @@ class BudgetExceeded(RequestRefused):
 
 
 class RosterRefused(RequestRefused):
-    """The sites of a sum are too few, or not those that were agreed on."""
+    """The sites of a sum are too few, or not those that were agreed on.
+
+    Attributes
+    ----------
+    only
+        Verifier keys of all sites of the only sum that may be; empty where it is not about that.
+    """
 
     default_code = "E_ROSTER"
+
+    def __init__(
+        self, message: str, *, hint: str = "", code: str | None = None, only: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.only = tuple(only)
 
 
 class SiteFailure(PrivnbError):
@@ -217,7 +229,7 @@ class RunStalled(PrivnbError):
 
 
 class RoundLost(PrivnbError):
-    """The sum of a round cannot be opened any more, and sites give their part only once."""
+    """The sum of a round can never be opened: a site that has to be in it has gone for good."""
 
     default_code = "E_ROUND_LOST"
 

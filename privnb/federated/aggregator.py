@@ -11,7 +11,7 @@ import functools
 import hmac
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -26,8 +26,9 @@ from privnb.federated.ring import Vector
 
 __all__ = ["Aggregator"]
 
-_MOST_TRIES = 1000
-"""How many choices of shares are tried, where some are wrong."""
+_MOST_TRIES, _LATER_TRIES = 1000, 50
+"""How many choices of shares are tried, where some are wrong; and of further sites, once no choice
+fits for one of them."""
 
 
 class Aggregator:
@@ -59,6 +60,9 @@ class Aggregator:
         self.wrong: tuple[str, ...] = ()
         """After `total`: whose shares did not fit. Of a share's giver and its maker, that is the
         one with more such shares, the giver if in doubt."""
+        self.doubted: tuple[str, ...] = ()
+        """After a `total` that raised: whose shares do not fit together, where those of others do.
+        Most likely they made them wrongly."""
         self._attempt = Attempt(
             run=run,
             computation=computation,
@@ -219,16 +223,15 @@ class Aggregator:
         """Find the survivors' seeds, and the mask keys of those who dropped out."""
         points = {site: number for number, site in enumerate(sorted(self._adverts), 1)}
         misfits: list[tuple[str, str]] = []
+        doubted: list[str] = []
 
         def recover(maker: str, shares: Mapping[str, str], fits: Callable[[bytes], bool]) -> bytes:
             given = {points[site]: bytes.fromhex(share) for site, share in shares.items()}
-            found = _fitting(given, self._threshold, fits)
+            tries = _LATER_TRIES if doubted else _MOST_TRIES
+            found = _fitting(given, self._threshold, fits, tries=tries)
             if found is None:
-                raise BadMessage(
-                    f"The shares of {name_of(maker)} that were revealed do not fit together: it "
-                    f"made them wrongly, or too many were changed of those by "
-                    f"{', '.join(name_of(site) for site in sorted(shares))}."
-                )
+                doubted.append(maker)
+                return b""
             secret, wrong = found
             misfits.extend((site, maker) for site in shares if points[site] in wrong)
             return secret
@@ -249,6 +252,15 @@ class Aggregator:
             )
             for site in sorted(self._dropped)
         }
+        self.doubted = ()
+        if doubted:
+            everybody = len(doubted) == len(seeds) + len(keys)
+            self.doubted = () if everybody else tuple(sorted(doubted))
+            makers = "any site" if everybody else _named(self.doubted)
+            raise BadMessage(
+                f"The shares of {makers} that were revealed do not fit together: they were made"
+                f" wrongly, or too many were changed of those by {_named(self._reveals)}."
+            )
         self.wrong = _blamed(misfits)
         return seeds, keys
 
@@ -303,10 +315,10 @@ def _same(found: bytes, advertised: str) -> bool:
 
 
 def _fitting(
-    shares: Mapping[int, bytes], threshold: int, fits: Callable[[bytes], bool]
+    shares: Mapping[int, bytes], threshold: int, fits: Callable[[bytes], bool], *, tries: int
 ) -> tuple[bytes, set[int]] | None:
     """Find the secret, and the points of the shares that are not on its polynomial."""
-    for chosen in itertools.islice(_choices(sorted(shares), threshold), _MOST_TRIES):
+    for chosen in itertools.islice(_choices(sorted(shares), threshold), tries):
         right = {point: shares[point] for point in chosen}
         secret = shamir.join(right)
         if secret is not None and fits(secret):
@@ -323,6 +335,10 @@ def _choices(points: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
     for start in range(len(points) if size < len(points) else 1):
         yield tuple(sorted(ring[start : start + size]))
     yield from itertools.combinations(points, size)
+
+
+def _named(sites: Iterable[str]) -> str:
+    return ", ".join(name_of(site) for site in sorted(sites))
 
 
 def _blamed(misfits: Sequence[tuple[str, str]]) -> tuple[str, ...]:

@@ -13,7 +13,14 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from privnb.errors import PrivnbError, RoundLost, RunStalled, SiteFailure, error_from_code
+from privnb.errors import (
+    BadMessage,
+    PrivnbError,
+    RoundLost,
+    RunStalled,
+    SiteFailure,
+    error_from_code,
+)
 from privnb.federated.aggregator import Aggregator
 from privnb.federated.asking import Asking, Channel, Pace, Party, RunStopped, step_name
 from privnb.federated.hearing import Hearing
@@ -41,6 +48,7 @@ _MOST_ATTEMPTS = 10
 """How often one sum is begun."""
 _MOST_FAULTS = 3
 """Attempts that the same site may spoil, one after the other, before it is left out."""
+_SPENT = "E_SPENT_ROUND"
 
 
 class Memory(Protocol):
@@ -132,6 +140,7 @@ class Conductor:
         self._stop = stop
         self._pace = pace or Pace()
         self._faults: Counter[Party] = Counter()
+        self._doubted: frozenset[str] = frozenset()
         self._ready: Trial | None = None
         self.presence = Presence(
             parties,
@@ -218,12 +227,14 @@ class Conductor:
         *,
         length: int | None = None,
         more: bool = True,
-        repeatable: bool = True,
+        replaceable: bool = False,
     ) -> Summed:
         """Have the sites compute, and return the sum of what they give.
 
         A site that is silent, late or wrong is left out of the sum, which has at least
-        ``federation.threshold`` sites; if it could not be had at all it is asked for again.
+        ``federation.threshold`` sites; if it could not be had at all it is asked for again. Sites
+        give the same part then, under new masks. Once it was being opened, here or in an earlier
+        run as sites may say, it is over the same sites or over none.
 
         Parameters
         ----------
@@ -233,15 +244,19 @@ class Conductor:
             How many numbers a vector has, where that is known; otherwise the sites say it.
         more
             Whether another sum will follow: keys for it are made along the way.
-        repeatable
-            Whether the sites may be asked again for the same; not where each pays for it.
+        replaceable
+            Whether another round can be done instead, so that nobody is waited for for long who was
+            in this sum.
 
         Raises
         ------
         RunStalled
-            Too few sites are left, and do not come back in time. It can be taken up again.
+            Too few sites are left, or not those who were in the sum when it was being opened, and
+            do not come back in time. It can be taken up again.
         RoundLost
-            It must not be asked for again.
+            The sum can never be opened any more; or not soon, where it is replaceable.
+        RosterRefused
+            Sites sum the same only with ones that are not in this run.
         SiteFailure, BadMessage
             What the sites send cannot be used.
         RunStopped
@@ -254,20 +269,20 @@ class Conductor:
             digest=work_digest(work, blob),
             length=length,
             wanted=frozenset(),
+            replaceable=replaceable,
         )
         task = replace(task, wanted=self._memory.opening(task.digest))
+        pause, reason = _PAUSE_SECONDS, ""
         for _ in range(_MOST_ATTEMPTS):
             trial = self._prepared(task)
             try:
                 total = self._tried(trial, task, more=more)
             except TrialFailed as failed:
-                if failed.asked and not repeatable:
-                    raise RoundLost(
-                        f"Too few sites were left to open the sum of round {work.round}, and none"
-                        " gives its part twice.",
-                        hint="The remarks say who was missing.",
-                    ) from None
+                self._doubt(failed)
                 task = replace(task, wanted=failed.survivors or task.wanted)
+                reason = failed.reason or reason
+                self._sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
             return Summed(
                 total=total,
@@ -275,21 +290,24 @@ class Conductor:
                 sites=tuple(p.name for k, p in self._parties.items() if k in trial.survivors),
                 seconds=time.monotonic() - begun,
             )
-        raise self._stalled(work.round)
+        raise self._stalled(task, reason)
 
     def _prepared(self, task: Task) -> Trial:
-        """Return an attempt whose roster has everybody who is there; asks until enough are."""
+        """Return an attempt whose roster has everybody who is there; asks until enough are.
+
+        Whose shares did not fit is left out, where enough others are there.
+        """
         ready, pause = self._ready, _PAUSE_SECONDS
         until = time.monotonic() + self._pace.deadline
         self._ready = None
         self.presence.listen()
-        there = {party.key for party in self.presence.there}
+        there = {party.key for party in self._trusted(task)}
         if ready is not None and ready.roster == there and task.wanted <= there:
             return ready
         while True:
             self._await_enough(task, until)
             trial = self._trial()
-            trial.advertise(self.presence.there)
+            trial.advertise(self._trusted(task))
             trial.share()
             if trial.roster and task.wanted <= trial.roster:
                 return trial
@@ -303,14 +321,20 @@ class Conductor:
         try:
             survivors = trial.contribute(task, following)
         except TrialFailed:
-            self._raise_if_hopeless(trial, task.work.round)
+            self._raise_if_settled(trial, task)
+            self._raise_if_hopeless(trial, task)
             raise
         self._memory.note_opening(task.digest, survivors)
-        total = trial.open(survivors, following)
+        try:
+            total = trial.open(survivors, following)
+        except TrialFailed:
+            self._raise_if_settled(trial, task)
+            raise
         if following is not None and following.roster:
             self._ready = following
         for key in trial.roster:
             self._faults.pop(self._parties[key], None)
+        self._doubted = frozenset()
         return total
 
     def _trial(self) -> Trial:
@@ -335,13 +359,41 @@ class Conductor:
 
     # Who is left
 
+    def _trusted(self, task: Task) -> tuple[Party, ...]:
+        """Return who is there, without those whose shares did not fit if enough others are."""
+        there = self.presence.there
+        doubted = self._doubted - task.wanted
+        left = tuple(party for party in there if party.key not in doubted)
+        return left if len(left) >= self._needed else there
+
+    def _doubt(self, failed: TrialFailed) -> None:
+        """Leave out whose shares did not fit: of the next sum, and for good in the end."""
+        self._doubted |= failed.doubted
+        for key in failed.doubted:
+            self._count_fault(self._parties[key], BadMessage(failed.reason))
+        self._require_possible()
+
     def _count_faults(self, trial: Trial) -> None:
         """Leave out for good who spoils one attempt after the other before it has begun."""
         for party, error in trial.hearing.spoiled.items():
-            self._faults[party] += 1
-            if self._faults[party] >= _MOST_FAULTS:
-                self.presence.leave(party, error)
+            self._count_fault(party, error)
         self._require_possible()
+
+    def _count_fault(self, party: Party, error: PrivnbError) -> None:
+        self._faults[party] += 1
+        if self._faults[party] >= _MOST_FAULTS:
+            self.presence.leave(party, error)
+
+    def _raise_if_settled(self, trial: Trial, task: Task) -> None:
+        """Raise over which sites it has to be, if it cannot be done without those who say so."""
+        said = trial.hearing.only
+        for only, count in Counter(said.values()).most_common(1):
+            if len(trial.roster) - count >= self.federation.threshold:
+                return
+            if only <= self._parties.keys():
+                raise TrialFailed(survivors=only)
+            parties = [party for party, sites in said.items() if sites == only]
+            raise self._failed_at(parties, trial.hearing.spoiled[parties[0]], task.work.round)
 
     def _require_possible(self) -> None:
         """Raise why, if so many sites are out for good that too few can ever be left."""
@@ -360,43 +412,91 @@ class Conductor:
             error.hint,
         )
 
-    def _raise_if_hopeless(self, trial: Trial, number: int) -> None:
+    def _raise_if_hopeless(self, trial: Trial, task: Task) -> None:
         """Raise what sites say, if so many say something that it would be the same again."""
         spoiled = trial.hearing.spoiled
+        for party, error in spoiled.items():
+            if party.key in task.wanted and error.code == _SPENT:
+                raise self._lost(task, f"{party.name} gives no part again: {brief(error.message)}")
         if not spoiled or len(trial.roster) - len(spoiled) >= self.federation.threshold:
             return
-        names = ", ".join(party.name for party in spoiled)
-        error = next(iter(spoiled.values()))
-        raise error_from_code(
-            error.code, f"Round {number} failed at {names}: {brief(error.message)}", error.hint
-        )
+        error = self._failed_at(list(spoiled), next(iter(spoiled.values())), task.work.round)
+        if task.replaceable and error.code == _SPENT:
+            raise RoundLost(error.message, hint=error.hint)
+        raise error
+
+    def _failed_at(self, parties: Sequence[Party], error: PrivnbError, number: int) -> PrivnbError:
+        names = ", ".join(party.name for party in parties)
+        said = f"Round {number} failed at {names}: {brief(error.message)}"
+        return error_from_code(error.code, said, error.hint)
 
     def _await_enough(self, task: Task, until: float) -> None:
-        """Wait for sites that have gone, while too few are left; raises `RunStalled`."""
-        pause = _PAUSE_SECONDS
+        """Wait for sites that have gone, while too few are left, or others than are wanted.
+
+        Raises `RunStalled`, or `RoundLost` where it is of no use to wait for a site.
+        """
+        pause, begun = _PAUSE_SECONDS, time.monotonic()
         while True:
             self.presence.listen()
             self._require_possible()
-            if time.monotonic() >= until:
-                raise self._stalled(task.work.round)
+            for party, error in self.presence.out.items():
+                if party.key in task.wanted:
+                    why = f": {brief(error.message)}" if error is not None else "."
+                    raise self._lost(task, f"{party.name} takes no part any more{why}")
+            now = time.monotonic()
+            if now >= until:
+                raise self._stalled(task)
             there = {party.key for party in self.presence.there}
-            if len(there) >= self._needed and task.wanted <= there:
-                return
+            if len(there) >= self._needed:
+                if task.wanted <= there:
+                    return
+                if task.replaceable and now - begun >= self._pace.grace:
+                    raise self._lost(task, f"{_and(self._gone(task))} gone.")
             self._sleep(pause)
             pause = min(pause * 1.2, 0.1)
 
-    def _stalled(self, number: int) -> RunStalled:
+    def _gone(self, task: Task) -> list[str]:
+        """Name those whom the sum waits for."""
         there = self.presence.there
-        gone = [party.name for party in self._parties.values() if party not in there]
-        what = f"{', '.join(gone)} {'has' if len(gone) == 1 else 'have'} gone"
+        missing = [party for party in self._parties.values() if party not in there]
+        wanted = [party for party in missing if party.key in task.wanted]
+        return [party.name for party in wanted or missing]
+
+    def _lost(self, task: Task, why: str) -> RoundLost:
+        return RoundLost(
+            f"Round {task.work.round} can only be summed over {self._names(task)}, and {why}",
+            hint="Begin a new run without that site"
+            + (", from other initial arrays." if task.blob else "."),
+        )
+
+    def _stalled(self, task: Task, reason: str = "") -> RunStalled:
+        number, gone = task.work.round, self._gone(task)
+        if not gone:
+            said = f"Round {number} could not be done, however often it was begun. {reason}".strip()
+        elif task.wanted <= {party.key for party in self.presence.there}:
+            said = f"Round {number} needs {self._needed} sites, and {_and(gone)} gone."
+        else:
+            only = self._names(task)
+            said = f"Round {number} can only be summed over {only}, and {_and(gone)} gone."
         return RunStalled(
-            f"Round {number} needs {self._needed} sites, and {what}."
-            if gone
-            else f"Round {number} could not be done, however often it was begun.",
+            said,
             hint=f"Once enough are back, %privnb result {self._run[:8]} goes on from there;"
             f" %privnb cancel {self._run[:8]} gives it up.",
         )
 
+    def _names(self, task: Task) -> str:
+        names = [party.name for key, party in self._parties.items() if key in task.wanted]
+        return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise RunStopped
+
+
+def _and(gone: Sequence[str]) -> str:
+    """Say who has gone, up to the verb.
+
+    >>> _and(["northside"]), _and(["northside", "lakeside"])
+    ('northside has', 'northside, lakeside have')
+    """
+    return f"{', '.join(gone)} {'has' if len(gone) == 1 else 'have'}"

@@ -28,6 +28,8 @@ class Hearing:
     ----------
     spoiled
         Sites that sent a problem, or what makes no sense, with the reason.
+    only
+        By site that refuses to be summed with these: the keys of all with whom it would be.
     """
 
     def __init__(self, asking: Asking, *, presence: Presence, board: Board, pace: Pace) -> None:
@@ -36,6 +38,7 @@ class Hearing:
         self._board = board
         self._pace = pace
         self.spoiled: dict[Party, PrivnbError] = {}
+        self.only: dict[Party, frozenset[str]] = {}
 
     def quick(self, asked: Mapping[Party, Ask], *, least: int) -> dict[Party, Told]:
         """Ask for what sites can tell at once; return what the good ones told.
@@ -101,6 +104,8 @@ class Hearing:
             else:
                 said = told.problem
                 words = brief(said.message), brief(said.hint)
+                if told.only:
+                    self.only[party] = frozenset(told.only)
                 self._spoil(party, error_from_code(brief(said.code, 40), *words))
         return good
 

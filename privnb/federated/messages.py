@@ -188,6 +188,8 @@ class Told:
     agreed: str | None = None
     """With ``agree``: the site's signature over who survived; it reveals for nobody else."""
     reveal: Reveal | None = None
+    only: tuple[str, ...] = ()
+    """With a problem, where that is the roster: all sites of the only sum that this may be in."""
     form: Form | None = None
     """With ``contribute``, except for ``totals`` and ``gradient``, whose form is known."""
 

@@ -42,9 +42,7 @@ def total(conductor: Conductor, files: RunFiles, *, plan: RunPlan, question: Pla
 
     Raises as `Conductor.sum` does.
     """
-    summed = conductor.sum(
-        Work(kind="totals", round=1), length=question.share_length, more=False, repeatable=False
-    )
+    summed = conductor.sum(Work(kind="totals", round=1), length=question.share_length, more=False)
     pieces, parts = conductor.federation.pieces, len(summed.sites)
     answer = question.combine(ring.to_integers(summed.total), parts=parts, pieces=pieces)
     row = _row(1, summed, seconds=summed.seconds, metrics={})
@@ -145,8 +143,8 @@ def train_model(
 ) -> Outcome:
     """Do the rounds of a model of ours: each site gives a noisy gradient, only the sum is seen.
 
-    A round whose sum cannot be opened is lost, as each site pays for its part once; the next one
-    goes on from where it was. Raises as `Conductor.sum` does.
+    A round whose sum cannot be opened, nor soon be, is lost, as each site draws noise for it once;
+    the next one goes on from where it was. Raises as `Conductor.sum` does.
     """
     rounds = conductor.federation.rounds
     start = files.checkpoint()
@@ -162,7 +160,7 @@ def train_model(
                 packed(named),
                 length=training.length,
                 more=number < rounds,
-                repeatable=False,
+                replaceable=True,
             )
         except RoundLost as lost:
             if number == rounds and not history:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from privnb.errors import BadMessage, RosterRefused
 from privnb.federated.messages import Ask, Form
-from privnb.unseen import brief
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -32,16 +31,25 @@ class TrialFailed(Exception):
 
     Attributes
     ----------
-    asked
-        Whether sites may have sent their vectors: it is not as if nothing had happened.
     survivors
         Over whom the sum was being opened, if it was: some of it may be known to somebody.
+    doubted
+        Whose shares did not fit, so that it could not be opened.
+    reason
+        What is known of why.
     """
 
-    def __init__(self, *, asked: bool, survivors: Collection[str] = ()) -> None:
-        super().__init__()
-        self.asked = asked
+    def __init__(
+        self,
+        *,
+        survivors: Collection[str] = (),
+        doubted: Collection[str] = (),
+        reason: str = "",
+    ) -> None:
+        super().__init__(reason)
         self.survivors = frozenset(survivors)
+        self.doubted = frozenset(doubted)
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +64,8 @@ class Task:
     """How many numbers a vector has; None: the sites say so by its form."""
     wanted: frozenset[str]
     """Over whom it has to be summed; empty: whoever is there."""
+    replaceable: bool = False
+    """Whether another round can be done instead, so that nobody is waited for for long."""
 
 
 class Trial:
@@ -148,7 +158,9 @@ class Trial:
     # Vectors
 
     def contribute(self, task: Task, following: Trial | None) -> dict[str, str]:
-        """Have the roster compute and mask; return who did, with what each confirmed.
+        """Have the roster compute and mask, or those who are wanted; return who did.
+
+        With each comes what it confirmed.
 
         Parameters
         ----------
@@ -166,10 +178,10 @@ class Trial:
                 following=following.number if following else None,
             )
             for key, shares in self._shares.items()
+            if not task.wanted or key in task.wanted
         }
-        heard = self.hearing.vectors(
-            asked, task.blob, number=task.work.round, least=self._threshold
-        )
+        least = max(self._threshold, len(task.wanted))
+        heard = self.hearing.vectors(asked, task.blob, number=task.work.round, least=least)
         length = task.length
         if length is None:
             self.form = _agreed_form([told for told, _ in heard.values()], task.work)
@@ -179,23 +191,22 @@ class Trial:
             with self.hearing.naming(party):
                 if self.form is not None and told.form != self.form:
                     raise BadMessage(f"{party.name} sent arrays or metrics of another form.")
-                if not task.wanted or party.key in task.wanted:
-                    self._aggregator.masked(
-                        party.key,
-                        vector,
-                        length=length,
-                        work=task.digest,
-                        confirmed=told.confirmed or "",
-                    )
+                self._aggregator.masked(
+                    party.key,
+                    vector,
+                    length=length,
+                    work=task.digest,
+                    confirmed=told.confirmed or "",
+                )
             if following is not None and len(self.hearing.spoiled) == before:
                 following.take_advert(party, told)
         self._show(task.work.round)
         try:
             survivors = self._aggregator.close_vectors()
         except RosterRefused:
-            raise TrialFailed(asked=bool(heard)) from None
+            raise TrialFailed from None
         if task.wanted and set(survivors) != task.wanted:
-            raise TrialFailed(asked=True, survivors=task.wanted)
+            raise TrialFailed(survivors=task.wanted, reason="Not all of its sites gave their part.")
         return survivors
 
     def open(self, survivors: dict[str, str], following: Trial | None) -> NDArray[np.uint64]:
@@ -236,20 +247,31 @@ class Trial:
                 self._aggregator.agreed(party.key, told.agreed or "")
         agreed = self._aggregator.agreement
         if agreed is None:
-            raise TrialFailed(asked=True, survivors=survivors)
+            raise TrialFailed(survivors=survivors, reason="Too few agreed on who is in the sum.")
         return agreed
 
     def _total(self, survivors: Mapping[str, str]) -> NDArray[np.uint64]:
         if not self._aggregator.enough:
-            raise TrialFailed(asked=True, survivors=survivors)
+            raise TrialFailed(survivors=survivors, reason="Too few revealed what opens the sum.")
         try:
             total = self._aggregator.total()
         except BadMessage as error:
-            self._board.remark(brief(error.message))
-            raise TrialFailed(asked=True, survivors=survivors) from None
+            raise self._unreadable(survivors, error) from None
         for key in self._aggregator.wrong:
             self._board.remark(f"{self._parties[key].name} gave wrong shares; they are not used.")
         return total
+
+    def _unreadable(self, survivors: Mapping[str, str], error: BadMessage) -> TrialFailed:
+        """Name whose shares make that the sum cannot be opened, as far as that is known."""
+        doubted = [self._parties[key] for key in self._aggregator.doubted]
+        names = " and ".join(party.name for party in doubted)
+        said = f"The shares that {names} made" if doubted else "Shares of all sites"
+        reason = f"{said} do not fit together, so that the sum cannot be opened."
+        self._board.remark(reason)
+        for party in doubted:
+            self.hearing.spoiled[party] = error
+        keys = [party.key for party in doubted]
+        return TrialFailed(survivors=survivors, doubted=keys, reason=reason)
 
     def _show(self, number: int) -> None:
         states: dict[str, SiteState] = {

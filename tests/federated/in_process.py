@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privnb import audit
 from privnb.computation import Federation
-from privnb.errors import ExchangeUnavailable, PrivnbError
+from privnb.errors import ExchangeUnavailable, PrivnbError, RosterRefused
 from privnb.federated import ring
 from privnb.federated.asking import Pace, Party, join_name
 from privnb.federated.conductor import Conductor
@@ -79,6 +79,8 @@ class SimulatedSite:
         self.wires = wires
         self.federation = federation
         self.members = {}
+        self.works = {}
+        self.summed = {}
         self.ended = None
         self.asked = []
         self.dead = False
@@ -128,7 +130,9 @@ class SimulatedSite:
             told, vector = self.told(ask, blob)
         except PrivnbError as error:
             problem = Problem(code=error.code, message=error.message, hint=error.hint)
-            told, vector = Told(step=ask.step, attempt=ask.attempt, problem=problem), b""
+            only = getattr(error, "only", ())
+            told = Told(step=ask.step, attempt=ask.attempt, problem=problem, only=only)
+            vector = b""
         instead = self.on.get(ask.step)
         if instead is not None:
             changed = instead(self, ask, told, vector)
@@ -151,12 +155,19 @@ class SimulatedSite:
         if ask.step == "share":
             return dataclasses.replace(told, shares=member.share(ask.adverts)), b""
         if ask.step == "contribute":
-            vector, form = self.work(ask.work, arrays_of(ask.work, blob))
             digest = work_digest(ask.work, blob)
+            roster = {self.verifier_key, *(ask.shares or {})}
+            if not self.summed.get(digest, roster) <= roster:
+                raise self.summed_before(digest)
+            vector, form = self.work(ask.work, arrays_of(ask.work, blob))
+            self.works[ask.attempt] = digest
             masked, confirmed = member.mask(vector, ask.shares or {}, work=digest)
             advert = self.new_member(ask.following).advertise() if ask.following else None
             told = dataclasses.replace(told, form=form, confirmed=confirmed, advert=advert)
             return told, masked.astype("<u8").tobytes()
+        digest = self.works[ask.attempt]
+        if self.summed.setdefault(digest, set(ask.survivors)) != set(ask.survivors):
+            raise self.summed_before(digest)
         if ask.step == "agree":
             return dataclasses.replace(told, agreed=member.agree(ask.survivors)), b""
         reveal = member.reveal(ask.survivors, ask.agreed)
@@ -166,6 +177,9 @@ class SimulatedSite:
             shares = following.share(ask.adverts)
         self.members.pop(ask.attempt)
         return dataclasses.replace(told, reveal=reveal, shares=shares), b""
+
+    def summed_before(self, digest):
+        return RosterRefused("It was summed over others.", only=tuple(sorted(self.summed[digest])))
 
     def new_member(self, attempt):
         self.members = {a: m for a, m in self.members.items() if a >= attempt - 2}

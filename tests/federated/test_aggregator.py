@@ -297,6 +297,20 @@ def test_a_site_that_masked_with_another_seed_than_it_shared_cannot_falsify_the_
     one.share().mask().reveal()
     with pytest.raises(BadMessage, match=f"shares of {name_of(liar)} that were revealed do not"):
         one.aggregator.total()
+    assert one.aggregator.doubted == (liar,)
+
+
+def test_where_nobodys_shares_fit_nobody_in_particular_is_doubted():
+    one = Attempted(4, 3).until_masked()
+    liar, *others = one.sites
+    one.aggregator.revealed(liar, falsified(one.members[liar].reveal(one.survivors)))
+    one.reveal(others[:2])
+    with pytest.raises(BadMessage, match="shares of any site that were revealed do not fit"):
+        one.aggregator.total()
+    assert one.aggregator.doubted == ()
+    one.reveal(others[2:])
+    assert (one.aggregator.total() == one.sum_of(one.sites)).all()
+    assert one.aggregator.wrong == (liar,)
 
 
 def test_a_masked_vector_may_come_as_a_view_of_a_larger_message():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -19,13 +20,15 @@ from privnb.errors import (
     BadMessage,
     BudgetExceeded,
     PrivnbError,
+    RequestRefused,
+    RosterRefused,
     RoundLost,
     RunStalled,
     SiteFailure,
 )
 from privnb.federated import ring
 from privnb.federated.asking import Pace, RunStopped
-from privnb.federated.messages import Told, Work
+from privnb.federated.messages import Told, Work, work_digest
 from privnb.federated.vectors import forms_of, mean_of, packed
 from privnb.messages import Problem
 
@@ -331,14 +334,201 @@ def test_over_whom_a_sum_was_being_opened_is_known_to_a_later_kernel():
         assert total(troupe) == (3, {"northside", "riverside"})
 
 
-def test_a_round_that_sites_pay_for_is_never_asked_for_again():
-    with Troupe([constant(1)] * 3, pace=IMPATIENT) as troupe:
+def test_vectors_that_were_too_few_are_asked_for_again_once_their_sites_are_back():
+    with Troupe([constant(1), constant(2), constant(4)]) as troupe:
         troupe.gather()
         for site in troupe.sites[1:]:
-            site.on["contribute"] = silent
-        with pytest.raises(RoundLost, match="round 1"):
-            total(troupe, repeatable=False)
-        assert [ask.step for ask in troupe.sites[0].asked].count("contribute") == 1
+            site.on["contribute"] = lambda site, *_: site.on.clear()
+            threading.Timer(0.8, site.restart).start()
+        assert total(troupe)[0] == 7
+        assert [ask.step for ask in troupe.sites[0].asked].count("contribute") == 2
+
+
+def unopened(troupe, *, gone):
+    """Let a sum of three be under way when two of its sites go before they open it."""
+
+    def die(site, ask, told, vector):
+        site.dead = True
+
+    troupe.gather()
+    for name in gone:
+        troupe.site(name).on["reveal"] = die
+
+
+def back(troupe, *names):
+    for name in names:
+        troupe.site(name).on.clear()
+        troupe.site(name).restart()
+
+
+def test_a_sum_whose_sites_went_before_it_was_open_is_had_once_they_are_back():
+    with Troupe([constant(1), constant(2), constant(4)]) as troupe:
+        unopened(troupe, gone=("riverside", "lakeside"))
+        threading.Timer(1.0, back, (troupe, "riverside", "lakeside")).start()
+        assert total(troupe)[0] == 7
+        assert [ask.step for ask in troupe.sites[0].asked].count("contribute") == 2
+
+
+def test_a_sum_that_was_being_opened_waits_for_its_sites_and_says_for_whom():
+    with Troupe([constant(1)] * 4, pace=IMPATIENT) as troupe:
+        unopened(troupe, gone=("riverside", "lakeside"))
+        words = "only be summed over northside, riverside, lakeside and hillside, and riverside"
+        threading.Timer(0.8, back, (troupe, "lakeside")).start()
+        with pytest.raises(RunStalled, match=words):
+            total(troupe)
+        back(troupe, "riverside")
+        assert total(troupe)[0] == 4
+
+
+def test_a_sum_that_was_being_opened_is_lost_with_a_site_that_takes_no_part_any_more():
+    with Troupe([constant(1)] * 4) as troupe:
+        unopened(troupe, gone=("riverside", "lakeside"))
+        troupe.site("riverside").on["reveal"] = lambda site, *_: troupe.said.update(
+            riverside=PrivnbError("Consent was withdrawn.", code="E_NO_GRANT")
+        )
+        threading.Timer(0.8, back, (troupe, "lakeside")).start()
+        with pytest.raises(RoundLost, match=r"riverside takes no part any more: Consent was"):
+            total(troupe)
+
+
+def test_where_another_round_will_do_nobody_is_waited_for_long():
+    with Troupe([constant(1)] * 4, pace=Pace(quick=0.5, grace=0.3)) as troupe:
+        unopened(troupe, gone=("riverside", "lakeside"))
+        threading.Timer(0.8, back, (troupe, "lakeside")).start()
+        with pytest.raises(RoundLost, match=r"Round 1 can only be .* riverside has gone"):
+            total(troupe, replaceable=True)
+        assert total(troupe, 2)[1] == {"northside", "lakeside", "hillside"}
+
+
+def test_a_round_that_is_spent_everywhere_is_lost_only_where_another_will_do():
+    with Troupe([constant(1)] * 3) as troupe:
+        troupe.gather()
+        for site in troupe.sites:
+            site.on["contribute"] = failing("E_SPENT_ROUND", "It gave its part before.")
+        with pytest.raises(RoundLost, match="gave its part before"):
+            total(troupe, replaceable=True)
+        with pytest.raises(RequestRefused, match="gave its part before"):
+            total(troupe)
+
+
+# What sites summed before
+
+
+def summed_before(troupe, *names, number=1):
+    """Let the sites have summed a round in an earlier run, over these of them."""
+    digest = work_digest(Work(kind="totals", round=number))
+    for name in names:
+        keys = {troupe.site(each).verifier_key for each in names}
+        troupe.site(name).summed[digest] = keys
+
+
+def test_what_fewer_sites_summed_in_an_earlier_run_is_summed_over_these_again():
+    with Troupe([constant(1), constant(2), constant(4)]) as troupe:
+        summed_before(troupe, "northside", "lakeside")
+        troupe.gather()
+        assert total(troupe) == (5, {"northside", "lakeside"})
+        assert total(troupe, 2)[0] == 7
+
+
+def test_what_more_sites_summed_in_an_earlier_run_waits_for_them():
+    with Troupe([constant(1), constant(2), constant(4), constant(8)]) as troupe:
+        summed_before(troupe, "northside", "riverside", "lakeside", "hillside")
+        troupe.site("hillside").dead = True
+        troupe.gather()
+        threading.Timer(1.2, troupe.site("hillside").restart).start()
+        assert total(troupe) == (15, {"northside", "riverside", "lakeside", "hillside"})
+        assert len(troupe.site("northside").asked) < 20
+
+
+def test_a_site_that_does_not_come_back_for_what_it_summed_before_is_named():
+    with Troupe([constant(1)] * 4, pace=IMPATIENT) as troupe:
+        summed_before(troupe, "northside", "riverside", "lakeside", "hillside")
+        troupe.site("hillside").dead = True
+        troupe.gather()
+        with pytest.raises(RunStalled, match=r"only be summed over .* and hillside has gone"):
+            total(troupe)
+        assert len(troupe.site("northside").asked) < 20
+
+
+def test_what_was_summed_with_a_site_that_is_not_asked_at_all_is_refused_in_its_words():
+    with Troupe([constant(1)] * 3) as troupe:
+        summed_before(troupe, "northside", "riverside", "lakeside")
+        for site in troupe.sites:
+            (keys,) = site.summed.values()
+            keys.add("privnb/seaside/owner@seaside.example+00000000+AA==")
+        troupe.gather()
+        with pytest.raises(RosterRefused, match=r"failed at .*It was summed over others"):
+            total(troupe)
+
+
+def test_a_single_site_cannot_say_over_whom_the_others_are_summed():
+    with Troupe([constant(1), constant(2), constant(4)]) as troupe:
+        summed_before(troupe, "northside", "riverside")
+        troupe.site("northside").summed.clear()
+        troupe.gather()
+        assert total(troupe) == (7, {"northside", "riverside", "lakeside"})
+
+
+# Shares that do not fit
+
+
+def shares_others(site, *, times):
+    """Let a site share other secrets than those of its keys, in its next attempts."""
+    new_member, left = site.new_member, [None] * times
+
+    def new(attempt):
+        member = new_member(attempt)
+        honest = member.share
+
+        def share(adverts):
+            if left:
+                left.pop()
+                other = X25519PrivateKey.generate()
+                member._step = dataclasses.replace(member._step, mask_key=other, seed=bytes(32))
+            return honest(adverts)
+
+        member.share = share
+        return member
+
+    site.new_member = new
+
+
+def test_a_site_whose_shares_do_not_fit_is_named_and_left_out_of_the_next_attempt():
+    with Troupe([constant(1), constant(2), constant(4), constant(8)]) as troupe:
+        troupe.gather()
+        site = troupe.site("riverside")
+        shares_others(site, times=1)
+        site.on["contribute"] = silent
+        assert total(troupe) == (13, {"northside", "lakeside", "hillside"})
+        site.on.clear()
+        remarks = " ".join(troupe.board.progress.remarks)
+        assert "The shares that riverside made do not fit together" in remarks
+        site.restart()
+        assert total(troupe, 2)[0] == 15
+
+
+def test_a_sum_with_a_site_whose_shares_never_fit_is_lost_and_the_next_goes_on_without_it():
+    with Troupe([constant(1), constant(2), constant(4), constant(8)]) as troupe:
+        troupe.gather()
+        shares_others(troupe.site("riverside"), times=100)
+        with pytest.raises(RoundLost, match=r"riverside takes no part any more: The shares that"):
+            total(troupe)
+        assert total(troupe, 2) == (13, {"northside", "lakeside", "hillside"})
+
+
+def test_shares_that_fit_once_they_are_made_anew_open_the_sum():
+    with Troupe([constant(1), constant(2), constant(4), constant(8)]) as troupe:
+        troupe.gather()
+        shares_others(troupe.site("riverside"), times=1)
+        assert total(troupe)[0] == 15
+
+
+def test_too_few_sites_whose_shares_fit_end_in_an_error_that_names_the_other():
+    with Troupe([constant(1)] * 3) as troupe:
+        troupe.gather()
+        shares_others(troupe.site("riverside"), times=100)
+        with pytest.raises(BadMessage, match=r"riverside takes no part: The shares that riverside"):
+            total(troupe)
 
 
 def test_numbers_of_attempts_never_come_twice_not_even_in_a_later_kernel():
