@@ -163,7 +163,7 @@ class Contributing:
                 )
         if problem is not None:
             raise Objection(problem)
-        small = made.computed.vector.nbytes <= _KEPT_BYTES
+        small = not run.part.once and made.computed.vector.nbytes <= _KEPT_BYTES
         run.last = (made.digest, made.computed) if small else None
         run.rounds.masked(made.ask.attempt, made.digest)
         return True

@@ -107,7 +107,9 @@ class Federating:
         self._lock = lock
         self._port = port
         self._checks = RunChecks(config, approvals=approvals, own=audit.verifier_key, today=today)
+        self._runs: dict[tuple[str, str], JoinedRun] = {}
         self.asks = Asks(
+            runs=self._runs,
             port=port,
             contributing=Contributing(database=database, book=book, checks=self._checks),
             pace=pace,
@@ -116,7 +118,8 @@ class Federating:
         self._endings = RunEndings(
             engine=engine, approvals=approvals, database=database, book=book, audit=audit
         )
-        self._runs: dict[tuple[str, str], JoinedRun] = {}
+        self._given_up: set[tuple[str, str]] = set()
+        """Runs that cannot even be ended; whoever restarts the agent tries again."""
         self._ended: list[Ended] = []
         self._unread: dict[tuple[str, str], float] = {}
         self._next_look = self._next_patrol = 0.0
@@ -124,11 +127,11 @@ class Federating:
     @property
     def rest(self) -> float | None:
         """For how many seconds there is nothing to do; None: until a run begins."""
-        return self.asks.rest(self._runs.values())
+        return self.asks.rest()
 
     def is_joined(self, sender: str, name: str) -> bool:
         """Tell whether a request is a run that is under way here."""
-        return (sender, name) in self._runs
+        return (sender, name) in self._runs or (sender, name) in self._given_up
 
     def close(self) -> None:
         """Start nothing more, and end what runs; after a restart the runs go on."""
@@ -144,25 +147,25 @@ class Federating:
         """
         try:
             run = self._opened(record)
-        except StateError:
+            objection = self._objection(run)
+        except (StateError, ExchangeUnavailable):
             raise
         except Exception as problem:  # noqa: BLE001 - whatever it is, it ends this run alone
-            self._note(self._endings.end(record, self._stored(record), problem=public(problem)))
+            self._note(self._reply(record, Over(problem=public(problem))))
             return
         self._runs[run.key] = run
-        objection = self._objection(run)
         if objection is not None:
             self._note(self._end(run, Over(problem=objection)))
             return
         logger.info("join analyst=%s request=%s", one_line(record.sender), record.name)
         with contextlib.suppress(ExchangeUnavailable):  # it is told as soon as that is possible
-            self.asks.tell(run, JOIN, Told(step="join", attempt=0))
+            self._carefully(run, self._tell_of_it)
 
     def fail(self, record: Record) -> Ended | None:
         """Give up a run over which something unforeseen happened."""
         run = self._runs.get((record.sender, record.name))
         if run is None:
-            return self._endings.end(record, self._stored(record), problem=failure())
+            return self._reply(record, Over(problem=failure()))
         return self._end(run, Over(problem=failure()))
 
     def tick(self) -> list[Ended]:
@@ -173,7 +176,7 @@ class Federating:
         StateError, ExchangeUnavailable
             Database or exchange cannot be used now. Nothing is lost; call again later.
         """
-        self.asks.collect(self._runs)
+        self.asks.collect()
         moment = time.monotonic()
         if moment >= self._next_look:
             self._next_look = moment + _LOOK_SECONDS
@@ -252,7 +255,7 @@ class Federating:
             joined = self._book.in_states(snapshot, ("joined",))
         for each in joined:
             key = (each.sender, each.name)
-            if key in self._runs or self._lock.is_other_alive(each.agent):
+            if self.is_joined(*key) or self._lock.is_other_alive(each.agent):
                 continue
             record = self._book.find(*key)
             if record is None or record.state != "joined":
@@ -264,6 +267,9 @@ class Federating:
                 )
             if moved:
                 self.begin(ours)
+
+    def _tell_of_it(self, run: JoinedRun) -> None:
+        self.asks.tell(run, JOIN, Told(step="join", attempt=0))
 
     def _patrol(self, run: JoinedRun) -> Over | None:
         """Find that a run may not go on, or that nothing was heard of it for long."""
@@ -281,32 +287,53 @@ class Federating:
 
     def _end(self, run: JoinedRun, over: Over) -> Ended | None:
         """End a run at this site, for good."""
-        ended = None if over.moved else self._reply_of(run, over)
+        ended = None if over.moved else self._reply(run.record, over, run)
         del self._runs[run.key]
-        run.part.close()
+        self.asks.cancel(run)
+        try:
+            run.part.close()
+        except Exception:
+            logger.exception("run %s of %s", run.record.name, run.record.sender)
         if over.by_analyst:
             self._port.forget_run(*run.key)
         elif not over.moved:
             self._unread[run.key] = time.monotonic()
         return ended
 
-    def _reply_of(self, run: JoinedRun, over: Over) -> Ended | None:
-        """Store the reply to a run; a failure where what there is to say cannot be said."""
-        record, computation = run.record, run.computation
-        try:
-            return self._endings.end(
-                record,
-                computation,
-                run.part,
-                table=run.table,
-                problem=over.problem,
-                ended=over.ended,
+    def _reply(self, record: Record, over: Over, run: JoinedRun | None = None) -> Ended | None:
+        """Store the reply to a run; a failure where what there is to say cannot be said.
+
+        Parameters
+        ----------
+        run
+            None where it did not even begin, or not by this agent.
+        """
+        end = self._endings.end
+        ways: list[Callable[[], Ended | None]] = []
+        if run is not None:
+            ways.append(
+                lambda: end(
+                    record,
+                    run.computation,
+                    run.part,
+                    table=run.table,
+                    problem=over.problem,
+                    ended=over.ended,
+                )
             )
-        except (StateError, ExchangeUnavailable):
-            raise
-        except Exception:
-            logger.exception("the end of run %s of %s", record.name, record.sender)
-            return self._endings.end(record, computation, table=run.table, problem=failure())
+            ways.append(lambda: end(record, run.computation, table=run.table, problem=failure()))
+        else:
+            ways.append(lambda: end(record, self._stored(record), problem=over.problem))
+        ways.append(lambda: end(record, None, problem=failure()))
+        for way in ways:
+            try:
+                return way()
+            except (StateError, ExchangeUnavailable):
+                raise
+            except Exception:
+                logger.exception("the end of run %s of %s", record.name, record.sender)
+        self._given_up.add((record.sender, record.name))
+        return None
 
     def _note(self, ended: Ended | None) -> None:
         if ended is not None:

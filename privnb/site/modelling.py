@@ -8,7 +8,7 @@ from privnb.errors import QueryRefused
 from privnb.federated import ring
 from privnb.site.engine import budget_in_words
 from privnb.site.ledger import in_words
-from privnb.site.parts import Computed, same_consents
+from privnb.site.parts import Computed, require_open, same_consents
 from privnb.site.run_labels import mock_run_label, noisy_label
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ class Model:
     Rows are read at the first round and kept, until the people who consent are others.
     """
 
-    once = True
     tries = 1
 
     def __init__(self, engine: Engine, computation: Computation, *, mock: bool) -> None:
@@ -45,16 +44,26 @@ class Model:
         self._engine = engine
         self._purpose = computation.purpose or ""
         self._mock = mock
+        self.once = not mock
+        self._closed = False
         self._rows: Rows | None = None
         self._consents: Consents = ()
 
     def check(self, work: Work, arrays: Sequence[NDArray[Any]]) -> None:
         """Refuse all but a round at some parameters."""
-        if work.kind != "gradient" or len(arrays) != 1 or work.config:
+        start = self._planned.start
+        fitting = [(start.dtype, start.shape)] == [(each.dtype, each.shape) for each in arrays]
+        if work.kind != "gradient" or not fitting or work.config:
             raise QueryRefused("A model is trained round by round at parameters.", code="E_WORK")
+
+    def length(self, work: Work) -> int:
+        """As many for each round."""
+        del work
+        return self._planned.length
 
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:
         """Add up what each person adds at the parameters, and the noise of this round."""
+        require_open(closed=self._closed)
         (parameters,) = arrays
         integers = self._planned.gradient(self._current(), parameters, round=work.round)
         return Computed(vector=ring.from_integers(integers, parties=parties))
@@ -77,7 +86,8 @@ class Model:
         )
 
     def close(self) -> None:
-        """Let go of the rows."""
+        """Let go of the rows, and read none any more."""
+        self._closed = True
         self._rows = None
 
     def _current(self) -> Rows:

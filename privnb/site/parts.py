@@ -40,6 +40,7 @@ __all__ = [
     "Totals",
     "read_arrays",
     "require_fitting",
+    "require_open",
     "same_consents",
 ]
 
@@ -70,7 +71,8 @@ class Part(Protocol):
         What the plan made of the question, with all that the others must have the same for their
         noise to protect; empty where there is no noise.
     once
-        Whether noise is drawn for a round, which happens once, whatever is asked for again.
+        Whether noise is drawn for a round that protects somebody: then this happens once, whatever
+        is asked for again.
     tries
         For how many different inputs one round may be asked for.
     plan
@@ -84,6 +86,10 @@ class Part(Protocol):
 
     def check(self, work: Work, arrays: Sequence[NDArray[Any]]) -> None:
         """Refuse work that is not this computation's, before any data is touched."""
+        ...
+
+    def length(self, work: Work) -> int:
+        """Return about how many numbers the vector has, of work that was checked."""
         ...
 
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:
@@ -102,7 +108,6 @@ class Part(Protocol):
 class Totals:
     """A site's part of a total, with its piece of the noise: see `privnb.dp.sharing`."""
 
-    once = True
     tries = 1
 
     def __init__(self, engine: Engine, computation: Computation, *, mock: bool) -> None:
@@ -119,15 +124,23 @@ class Totals:
         self._engine = engine
         self._purpose = computation.purpose or ""
         self._mock = mock
+        self.once = not mock
+        self._closed = False
 
     def check(self, work: Work, arrays: Sequence[NDArray[Any]]) -> None:
         """Refuse all but the question, which says everything."""
         if work.kind != "totals" or arrays or work.config:
             raise QueryRefused("Totals are asked for without anything beside.", code="E_WORK")
 
+    def length(self, work: Work) -> int:
+        """One number for each aggregate of each group, known beforehand."""
+        del work
+        return self._planned.share_length
+
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:
         """Ask the data, and add the noise."""
         del work, arrays
+        require_open(closed=self._closed)
         rows = self._engine.rows(self._planned.sql, purpose=self._purpose, mock=self._mock)
         integers = self._planned.share(rows, pieces=self.federation.pieces)
         return Computed(vector=ring.from_integers(integers, parties=parties))
@@ -153,7 +166,14 @@ class Totals:
         )
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Read nothing more."""
+        self._closed = True
+
+
+def require_open(*, closed: bool) -> None:
+    """Refuse to compute for a run that is over: it waited behind others."""
+    if closed:
+        raise QueryRefused("The run is over.", code="E_WORK")
 
 
 def same_consents(one: Consents, other: Consents) -> bool:

@@ -94,6 +94,14 @@ class Rounds:
             raise RosterRefused(f"Attempt {attempt} is over.", hint="Begin another.")
         raise restarted()
 
+    def require_unmasked(self, attempt: int) -> None:
+        """Raise why there is nothing to mask in an attempt: it is over, or has its vector."""
+        self.member(attempt)
+        if attempt in self._works:
+            raise RosterRefused(
+                f"This site gave its part to attempt {attempt} before.", hint="Begin another."
+            )
+
     def masked(self, attempt: int, work: str) -> None:
         """Remember what the vector of an attempt answers."""
         self._works[attempt] = work

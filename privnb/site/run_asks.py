@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING
 from privnb.errors import BadMessage, ExchangeUnavailable, NotAPeer, StateError
 from privnb.federated.messages import Told, pack
 from privnb.site.contributing import Objection
+from privnb.site.joined import require_room
 from privnb.site.refusing import public
 from privnb.site.reporting import failure, problem_of
 from privnb.site.run_steps import Steps, read_ask, step_of
 from privnb.site.runs import Runs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Sequence
 
     from privnb.datasite.ports import OwnerPort
     from privnb.errors import PrivnbError
+    from privnb.federated.messages import Ask
     from privnb.site.contributing import Contributing, Contribution
     from privnb.site.joined import JoinedRun
+    from privnb.site.runs import Key
 
 __all__ = ["JOIN", "Asks", "Over"]
 
@@ -38,6 +41,12 @@ _ACTIVE_SECONDS = 5.0
 _RESTING_SECONDS = 600.0
 _MOST_AT_ONCE = 4
 """How many asks of one run are answered in one go, so that others get a turn."""
+_SMALL_BYTES = 4 * 1024 * 1024 + 64 * 1024
+"""No ask without arrays is larger: it is one line of JSON, see `privnb.federated.messages`."""
+_COPIES = 3
+"""A large ask of so many bytes becomes a vector, and one under masks; they are about as large."""
+_COPIES_OF_VECTOR = 2
+_BYTES_OF_NUMBER = 8
 _THREADS = 2
 """For parts of noisy sums; apps train in threads of their own, since they may take long."""
 
@@ -61,6 +70,8 @@ class Asks:
 
     Parameters
     ----------
+    runs
+        Those of the agent, by sender and name.
     pace
         How often the channel of a run is looked at while it is active, and while it rests; seconds.
     trainings
@@ -70,20 +81,26 @@ class Asks:
     def __init__(
         self,
         *,
+        runs: dict[tuple[str, str], JoinedRun],
         port: OwnerPort,
         contributing: Contributing,
         pace: tuple[float, float],
         trainings: int,
     ) -> None:
         self.pace = pace
+        self._runs = runs
         self._port = port
         self._contributing = contributing
         self._steps = Steps(contributing)
         self._noisy = Runs(threads=_THREADS)
         self._trainings = Runs(threads=max(trainings, 1))
+        self._twins = Runs(threads=1)  # what is free is in nobody's way who pays
+        self._all_threads = (self._noisy, self._trainings, self._twins)
+        self._read_large = False
 
-    def rest(self, runs: Collection[JoinedRun]) -> float | None:
-        """For how many seconds there is nothing to do for these runs; None: there are none."""
+    def rest(self) -> float | None:
+        """For how many seconds there is nothing to do; None: there are no runs."""
+        runs = self._runs.values()
         if not runs:
             return None
         if any(run.working for run in runs):
@@ -92,36 +109,38 @@ class Asks:
 
     def close(self) -> None:
         """Start nothing more."""
-        self._noisy.close()
-        self._trainings.close()
+        for threads in self._all_threads:
+            threads.close()
 
     def wait(self, *, seconds: float) -> None:
         """Wait until the parts that are being computed are there, at most so long."""
-        self._noisy.wait(seconds=seconds)
-        self._trainings.wait(seconds=seconds)
+        for threads in self._all_threads:
+            threads.wait(seconds=seconds)
 
-    def collect(self, runs: Mapping[tuple[str, str], JoinedRun]) -> None:
-        """Give the runs the parts that were computed for them."""
-        for threads in (self._noisy, self._trainings):
+    def collect(self) -> None:
+        """Begin another look at all runs: give them the parts that were computed for them."""
+        self._read_large = False
+        for threads in self._all_threads:
             for key in threads.done():
-                run, future = runs.get(key[:2]), threads.take(key)
-                if run is not None and run.working == key[2]:
+                run, future = self._runs.get(key[:2]), threads.take(key)
+                if run is not None and run.working:
                     run.computed = future
+
+    def cancel(self, run: JoinedRun) -> None:
+        """Compute nothing more for a run that is over."""
+        self._threads_of(run).cancel(*run.key)
+        run.work_done()
 
     def look(self, run: JoinedRun) -> Over | None:
         """Answer what is asked; return how the run is over, if it is."""
         self._send(run)
-        names = self._port.asked(*run.key)
-        now = time.monotonic()
-        if any(name != run.working for name in names):
-            run.heard = now
-        over = [name for name in names if step_of(name)[1] == "end"]
-        for name in over[:1] or names[:_MOST_AT_ONCE]:
+        for name in _in_turn(self._port.asked(*run.key)):
             if not _waits_for_part(run, name):
                 ended = self._answer(run, name)
                 if ended is not None:
                     return ended
         quick, slow = self.pace
+        now = time.monotonic()
         silent = now - run.heard
         pause = quick if silent < _ACTIVE_SECONDS else min(10 * quick, slow)
         run.next_look = now + (pause if silent < _RESTING_SECONDS else slow)
@@ -141,7 +160,7 @@ class Asks:
             return self._tell_problem(run, name, failure())
         except Exception as problem:  # noqa: BLE001 - it concerns this part alone
             return self._tell_problem(run, name, problem)
-        run.computed, run.working = None, ""
+        run.work_done()
         if not ours:
             return Over(moved=True)
         self.tell(run, name, self._steps.contributed(run, made), made.masked)
@@ -154,39 +173,80 @@ class Asks:
 
     def _answer(self, run: JoinedRun, name: str) -> Over | None:
         try:
-            data = self._port.hear(*run.key, name)
-        except BadMessage as bad:
-            logger.warning("%s", bad)
-            return None
-        if data is None:
-            return None
-        try:
+            limit = self._limit(run, name)
+            data = self._hear(run, name, limit) if limit else None
+            if data is None:
+                return None
             ask, blob = read_ask(name, data)
             if ask.step == "end":
                 ended = "" if ask.finished else "its analyst gave it up"
                 return Over(ended=ended, by_analyst=True)
             if ask.step == "contribute":
-                work = self._contributing.prepare(run, ask, blob)
-                threads = self._trainings if run.part.plan is None else self._noisy
-                if threads.start((*run.key, name), work):
-                    run.working = name
+                self._begin_part(run, ask, blob)
+                run.heard = time.monotonic()
                 return None
             told = self._steps.told(run, ask)
         except (StateError, ExchangeUnavailable):
             raise
         except Exception as problem:  # noqa: BLE001 - it concerns this ask alone
             return self._tell_problem(run, name, problem)
+        run.heard = time.monotonic()
         self.tell(run, name, told)
         return None
+
+    def _limit(self, run: JoinedRun, name: str) -> int:
+        """Return how large an ask may be, before it is read; 0: it waits; raises why it is refused.
+
+        Whoever can write to the storage can put a large file there, which takes long to decrypt.
+        """
+        attempt, step = step_of(name)
+        if step is None:
+            raise BadMessage("What was asked is no step of a run.")
+        if step != "contribute":
+            return _SMALL_BYTES
+        run.rounds.require_unmasked(attempt)
+        size = self._port.size(*run.key, name)
+        if size <= _SMALL_BYTES:
+            limit = _SMALL_BYTES
+        elif self._read_large:
+            return 0
+        else:
+            limit = size
+            require_room(run, _COPIES * size, runs=self._runs.values())
+        return limit if self._threads_of(run).has_room(_part_of(run)) else 0
+
+    def _hear(self, run: JoinedRun, name: str, limit: int) -> bytes | None:
+        if limit > _SMALL_BYTES:
+            self._read_large = True
+            self._runs[run.key] = self._runs.pop(run.key)  # the next large one is another run's
+        try:
+            return self._port.hear(*run.key, name, limit=limit)
+        except BadMessage as bad:
+            logger.warning("%s", bad)
+            return None
+
+    def _begin_part(self, run: JoinedRun, ask: Ask, blob: bytes) -> None:
+        """Have a part computed; raises why it is not."""
+        work = self._contributing.prepare(run, ask, blob)
+        numbers = run.part.length(ask.work) if ask.work is not None else 0
+        size = len(blob) + _COPIES_OF_VECTOR * _BYTES_OF_NUMBER * numbers
+        require_room(run, size, runs=self._runs.values())
+        if self._threads_of(run).start(_part_of(run), work):
+            run.work_on(f"{ask.attempt:06d}-{ask.step}", size=size)
+
+    def _threads_of(self, run: JoinedRun) -> Runs:
+        if run.mock:
+            return self._twins
+        return self._trainings if run.part.plan is None else self._noisy
 
     def _tell_problem(self, run: JoinedRun, name: str, problem: Exception) -> Over | None:
         """Say why an ask is not answered; an objection is also the end of the run."""
         if run.working == name:
-            run.computed, run.working = None, ""
+            run.work_done()
         over = isinstance(problem, Objection)
         told = problem.problem if isinstance(problem, Objection) else public(problem)
         attempt, step = step_of(name)
-        self.tell(run, name, Told(step=step, attempt=attempt, problem=problem_of(told)))
+        self.tell(run, name, Told(step=step or "end", attempt=attempt, problem=problem_of(told)))
         return Over(problem=told) if over else None
 
     def _send(self, run: JoinedRun) -> None:
@@ -196,6 +256,18 @@ class Asks:
             except (NotAPeer, BadMessage) as problem:  # there is nobody to tell
                 logger.warning("run %s: %s", run.record.name, problem)
             del run.unsent[name]
+
+
+def _part_of(run: JoinedRun) -> Key:
+    """Name what is computed for a run; one part at a time is."""
+    return (*run.key, "part")
+
+
+def _in_turn(names: Sequence[str]) -> list[str]:
+    """Choose which asks are answered now: the end before all else, what is no step at last."""
+    steps = {name: step_of(name)[1] for name in names}
+    ends = [name for name, step in steps.items() if step == "end"]
+    return ends[:1] or sorted(names, key=lambda name: steps[name] is None)[:_MOST_AT_ONCE]
 
 
 def _waits_for_part(run: JoinedRun, name: str) -> bool:

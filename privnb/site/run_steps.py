@@ -19,17 +19,16 @@ _NAME = re.compile(r"([0-9]{6})-([a-z]{1,20})")
 _STEPS = get_args(Step)
 
 
-def step_of(name: str) -> tuple[int, Step]:
-    """Return attempt and step from the name of an ask; a step that is none becomes ``end``.
+def step_of(name: str) -> tuple[int, Step | None]:
+    """Return attempt and step from the name of an ask; the step is None where it is none.
 
     >>> step_of("000012-reveal"), step_of("000012-dance")
-    ((12, 'reveal'), (12, 'end'))
+    ((12, 'reveal'), (12, None))
     """
     found = _NAME.fullmatch(name)
     if found is None:
-        return 0, "end"
-    step = found[2] if found[2] in _STEPS else "end"
-    return int(found[1]), cast("Step", step)
+        return 0, None
+    return int(found[1]), cast("Step", found[2]) if found[2] in _STEPS else None
 
 
 def read_ask(name: str, data: bytes) -> tuple[Ask, bytes]:
@@ -91,6 +90,7 @@ class Steps:
         reveal = run.rounds.member(ask.attempt).reveal(survivors, ask.agreed)
         self._contributing.settle(run, ask.attempt, list(survivors))
         run.rounds.forget(ask.attempt)
+        run.last = None  # only a sum that did not open is asked for again
         following, shares = run.following.pop(ask.attempt, None), None
         if following is not None and ask.adverts:
             with contextlib.suppress(PrivnbError):  # the attempt that follows begins anew then

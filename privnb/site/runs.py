@@ -47,8 +47,10 @@ class Runs:
         self._most = most_per_sender
         self._futures: dict[Key, Future[Any]] = {}
         self._ended: dict[Key, float] = {}
+        self._unwanted: set[Key] = set()
+        """Keys that were cancelled while their function ran."""
         self._queues: dict[str, deque[tuple[Key, Callable[[], Any]]]] = {}
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # its lock may be taken again by who has it
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"privnb-run-{number}", daemon=True)
@@ -57,13 +59,18 @@ class Runs:
         for thread in self._threads:
             thread.start()
 
+    def has_room(self, key: Key) -> bool:
+        """Tell whether `start` would take a key that is not in here."""
+        with self._changed:
+            alike = sum((sender, what) == (key[0], key[2]) for sender, _, what in self._futures)
+            return alike < self._most and key not in self._unwanted
+
     def start(self, key: Key, work: Callable[[], Any]) -> bool:
         """Queue ``work`` unless the key is in here already; False if there are too many like it."""
         with self._changed:
-            if key in self._futures:
+            if key in self._futures and key not in self._unwanted:
                 return True
-            alike = sum((sender, what) == (key[0], key[2]) for sender, _, what in self._futures)
-            if alike >= self._most:
+            if not self.has_room(key):
                 return False
             self._futures[key] = Future()
             self._queues.setdefault(key[0], deque()).append((key, work))
@@ -80,6 +87,26 @@ class Runs:
             key[:2] == (sender, request) and not future.done()
             for key, future in list(self._futures.items())
         )
+
+    def cancel(self, sender: str, request: str) -> None:
+        """Start nothing of a request any more, and forget what comes of it.
+
+        What runs already is not stopped, and counts among its sender's until it ends.
+        """
+        with self._changed:
+            for key, future in list(self._futures.items()):
+                if key[:2] != (sender, request):
+                    continue
+                if future.running():
+                    self._unwanted.add(key)
+                else:
+                    self._ended.pop(key, None)
+                    del self._futures[key]
+            queue = self._queues.get(sender, deque())
+            self._queues[sender] = deque(turn for turn in queue if turn[0][1] != request)
+            if not self._queues[sender]:
+                del self._queues[sender]
+            self._changed.notify_all()
 
     def take(self, key: Key) -> Future[Any] | None:
         """Return the future of a key once it is done, and forget it; None before."""
@@ -128,7 +155,7 @@ class Runs:
     def _work(self) -> None:
         while (turn := self._next()) is not None:
             key, work = turn
-            future = self._futures[key]
+            future = self._futures[key]  # whoever cancels leaves it there while it runs
             try:
                 value = work()
             except BaseException as problem:  # noqa: BLE001 - it is raised where the result is taken
@@ -138,6 +165,9 @@ class Runs:
             with self._changed:
                 self._ended[key] = time.monotonic()
                 ended()
+                if key in self._unwanted:
+                    self._unwanted.discard(key)
+                    del self._ended[key], self._futures[key]
                 self._changed.notify_all()
 
     def _next(self) -> tuple[Key, Callable[[], Any]] | None:
@@ -148,6 +178,7 @@ class Runs:
             sender = next(name for name, queue in self._queues.items() if queue)
             queue = self._queues.pop(sender)
             turn = queue.popleft()
+            self._futures[turn[0]].set_running_or_notify_cancel()
             if queue:
                 self._queues[sender] = queue  # at the end: the others come first
             return turn

@@ -6,6 +6,7 @@ are seen. That it fails is told with the class of the error, and nothing else.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from privnb.errors import QueryRefused
 from privnb.federated import ring
 from privnb.federated.messages import Form
-from privnb.site.parts import Computed, require_fitting, same_consents
+from privnb.site.parts import Computed, require_fitting, require_open, same_consents
 from privnb.site.run_labels import exact_label, mock_run_label
 from privnb.site.sandbox import Failed
 
@@ -79,10 +80,15 @@ class Training:
             raise QueryRefused(f"Parts are weighted by {_WEIGHT} alone.", code="E_WORK")
         require_fitting(sum(array.size for array in arrays))
 
+    def length(self, work: Work) -> int:
+        """As many as the arrays that it starts from have; metrics are few."""
+        if work.kind != "train":
+            return 0
+        return sum(math.prod(each.shape) for each in work.arrays)
+
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:
         """Have the app do its round; raises what may be told of why it did not."""
-        if self._closed:  # it waited behind others; reading rows would be for nobody
-            raise QueryRefused("The run is over.", code="E_WORK")
+        require_open(closed=self._closed)
         trained = self._current().step(work, arrays)
         if isinstance(trained, Failed):
             raise self._problem(trained)

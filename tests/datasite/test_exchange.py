@@ -181,6 +181,7 @@ def test_every_failure_of_a_remote_store_is_one_error():
     for call in (
         lambda: exchange.names("a"),
         lambda: exchange.read("a", limit=9),
+        lambda: exchange.size("a"),
         lambda: exchange.write(b"", "a"),
         lambda: exchange.remove("a"),
     ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
+import threading
 import time
 
 import numpy as np
@@ -56,8 +57,8 @@ class FakeTrainer:
 
     def step(self, work, arrays):
         self.box.steps.append((work.kind, work.round))
-        self.box.let_go.wait(30)
         real = self.cell.tables["visits"].num_rows > 10
+        (self.box.let_go if real else self.box.twins_go).wait(30)
         if self.closed:
             return Failed(reason="lock")
         if work.config and work.config.get("fail"):
@@ -89,6 +90,9 @@ class TrainingBox(FakeBox):
         self.steps: list[tuple[str, int]] = []
         self.trainers: list[FakeTrainer] = []
         self.let_go.set()
+        self.twins_go = threading.Event()
+        """Lets steps on mock twins go, as `let_go` does those on data."""
+        self.twins_go.set()
 
     def train(self, cell):
         self.trainers.append(FakeTrainer(self, cell))
@@ -96,6 +100,7 @@ class TrainingBox(FakeBox):
 
     def close(self) -> None:
         self.let_go.set()
+        self.twins_go.set()
 
 
 class FederatedSite(PythonSite):

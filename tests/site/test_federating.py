@@ -420,9 +420,14 @@ def test_a_round_of_a_model_is_answered_at_one_point_only_and_with_the_same_nois
         attempt.contribute(gradient_work(1, plan.start), [plan.start])
         totals.append(ring.to_integers(attempt.open()))
     assert totals[0] == totals[1]
+    for odd in (plan.start[:-1], np.tile(plan.start, 2), plan.start.reshape(1, -1)):
+        attempt = Attempt(modelling, run, computation, number=number + 1, bound=bound).keys()
+        assert attempt.contribute(gradient_work(2, odd), [odd]) == {}
+        assert set(attempt.problems.values()) == {"E_WORK"}
+        number += 1
     other = plan.start.copy()
     other[0] += 1e-9
-    attempt = Attempt(modelling, run, computation, number=3, bound=bound).keys()
+    attempt = Attempt(modelling, run, computation, number=number + 1, bound=bound).keys()
     assert attempt.contribute(gradient_work(1, other), [other]) == {}
     assert set(attempt.problems.values()) == {"E_SPENT_ROUND"}
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from federated_fakes import (
     COUNT,
     SCHEMA,
@@ -21,10 +22,14 @@ from federated_fakes import (
 from site_fakes import ANA, PURPOSE
 
 from privnb.audit import VerifierKey, origin_of
-from privnb.errors import BadMessage
+from privnb.errors import BadMessage, QueryRefused
 from privnb.federated import ring
 from privnb.federated.messages import ArrayForm, Ask, Told, Work, pack, unpack
+from privnb.site import database as tables
+from privnb.site import federating, joined
+from privnb.site.modelling import Model
 from privnb.site.run_asks import Asks
+from privnb.site.run_ending import RunEndings
 from privnb.site.training import Training
 
 BOB = "bob@uni.example"
@@ -679,3 +684,220 @@ def test_the_work_that_sites_sign_is_the_work_they_were_sent(sites, training):
     for each in sites.all:
         code = ask(each, run, Ask(step="reveal", attempt=1, survivors=survivors))
         assert code == "E_BAD_MESSAGE"
+
+
+# What is held, read and computed for it
+
+
+def begin_mock_training(sites):
+    """A run on mock twins, and the step after keys: who asks one site for its part."""
+    computation = sites.training(purpose=None)
+    run = sites.submit(computation, action="mock")
+    attempt = Attempt(sites, run, computation).keys()
+    return run, lambda site, **kwargs: contribute(attempt, site, **kwargs)
+
+
+def contribute(attempt, site, *, size=2):
+    message = Ask(
+        step="contribute",
+        attempt=attempt.number,
+        shares=attempt.shares[site.key],
+        work=train_work(size=size),
+    )
+    site.ask_step(attempt.run, message, bytes(8 * size))
+
+
+def test_mock_twins_are_in_nobody_s_way(sites, training):
+    """However many free runs there are, whoever pays, or was approved of, does not wait."""
+    site = sites.all[0]
+    computation, run = training
+    paid = Attempt(sites, run, computation).keys()
+    for _ in range(4):
+        _, ask_for_part = begin_mock_training(sites)
+        site.training_box.twins_go.clear()
+        ask_for_part(site)
+    site.step()
+    totals = sites.totals()
+    other = Attempt(sites, sites.submit(totals), totals).keys()
+    other.contribute(TOTALS)
+    paid.contribute(train_work(), [np.zeros(2)])
+    assert (other.problems, paid.problems) == ({}, {})
+    site.training_box.twins_go.set()
+    site.finish_parts()
+
+
+def test_what_waits_for_a_run_that_ended_is_not_computed(sites):
+    site = sites.all[0]
+    first, ask_first = begin_mock_training(sites)
+    second, ask_second = begin_mock_training(sites)
+    site.training_box.twins_go.clear()
+    ask_first(site)
+    site.step()
+    ask_second(site)
+    site.step()
+    end(sites, second, 2, finished=False)
+    site.training_box.twins_go.set()
+    site.finish_parts()
+    site.step()
+    assert site.told(first, "000001-contribute")[0].problem is None
+    assert len(site.training_box.steps) == 1
+
+
+@pytest.mark.parametrize("kind", ["sql", "model"])
+def test_no_row_is_read_for_a_run_that_is_over(sites, kind):
+    site = sites.all[0]
+    run = sites.submit(sites.totals())
+    part = site.federating._runs[ANA, run].part
+    if kind == "model":
+        part = Model.__new__(Model)
+        part._closed, part._rows = False, None
+    part.close()
+    with pytest.raises(QueryRefused, match="over"):
+        part.compute(TOTALS, [], parties=3)
+    assert site.tables.calls == 0
+
+
+def test_what_is_computed_for_mock_twins_is_not_written_down(sites):
+    computation = sites.totals(epsilon=None, purpose=None)
+    run = sites.submit(computation, action="mock")
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(TOTALS)
+    site = sites.all[0]
+    with site.database.read() as snapshot:
+        vectors = snapshot.execute(sa.select(tables.run_inputs.c.vector)).scalars().all()
+    assert vectors == [None]
+    assert site.federating._runs[ANA, run].last is not None
+    attempt.open()
+    assert site.federating._runs[ANA, run].last is None
+
+
+def test_more_than_the_site_has_room_for_is_refused_unread(sites, monkeypatch):
+    """What others hold counts, whatever their runs are called; a run that is paid for has room."""
+    site = sites.all[0]
+    first, ask_first = begin_mock_training(sites)
+    second, ask_second = begin_mock_training(sites)
+    monkeypatch.setattr(joined, "_MOST_MOCK_BYTES", 40 * 2**20)
+    size = 2**20  # numbers: an ask of 8 MiB
+    site.training_box.twins_go.clear()
+    ask_first(site, size=size)
+    site.step()
+    ask_second(site, size=size)
+    site.step()
+    told = problem(site, second, "000001-contribute")
+    assert (told.code, told.message) == ("E_BUSY", "The site is busy.")
+    assert (site.port.email, ANA, second, "000001-contribute") not in sites.channel.heard
+    totals = sites.totals()
+    Attempt(sites, sites.submit(totals), totals).keys().contribute(TOTALS)
+    site.training_box.twins_go.set()
+    site.finish_parts()
+    site.step()
+    assert site.told(first, "000001-contribute")[0].problem is None
+
+
+def test_mock_twins_are_not_computed_on_at_any_size(sites, monkeypatch):
+    monkeypatch.setattr(joined, "_MOST_MOCK_BYTES", 2**20)
+    site = sites.all[0]
+    run, ask_for_part = begin_mock_training(sites)
+    ask_for_part(site, size=2**17)
+    site.step()
+    assert problem(site, run, "000001-contribute").code == "E_WORK"
+    assert site.training_box.steps == []
+
+
+def test_of_large_asks_one_is_read_at_a_time(sites):
+    site = sites.all[0]
+    runs = [begin_mock_training(sites) for _ in range(3)]
+    sites.channel.heard.clear()
+    for _, ask_for_part in runs:
+        ask_for_part(site, size=2**20)
+    for number in (1, 2, 3):
+        site.federating.tick()
+        assert len(sites.channel.heard) == number
+    assert len(set(sites.channel.heard)) == 3
+    site.finish_parts()
+
+
+@pytest.mark.parametrize("name", ["000001-advertise", "000007-contribute", "000001-dance"])
+def test_a_large_file_under_a_name_that_needs_none_is_not_read(sites, name):
+    """Reading one takes long, and whoever can write to the storage can put it there."""
+    run = sites.submit(sites.totals())
+    site = sites.all[0]
+    sites.channel.asks[site.port.email, ANA, run, name] = bytes(8 * 2**20)
+    site.step()
+    assert sites.channel.heard == []
+    assert sites.channel.asks == {}
+    assert ask(site, run, Ask(step="advertise", attempt=1)) is None
+
+
+def test_what_cannot_be_answered_keeps_no_run_alive(sites):
+    run = sites.submit(sites.totals())
+    site = sites.all[0]
+    started = site.federating._runs[ANA, run].heard
+    for name, data in (
+        ("000001-dance", b""),
+        ("000001-end", b"forged"),
+        ("000001-share", pack(Ask(step="share", attempt=1))),
+        ("000009-contribute", pack(Ask(step="contribute", attempt=9))),
+    ):
+        sites.channel.asks[site.port.email, ANA, run, name] = data
+        site.step()
+    assert site.federating._runs[ANA, run].heard == started
+    assert sites.channel.asks == {}
+    assert ask(site, run, Ask(step="advertise", attempt=1)) is None
+    assert site.federating._runs[ANA, run].heard > started
+
+
+def test_names_that_are_no_steps_come_after_those_that_are(sites):
+    run = sites.submit(sites.totals())
+    site = sites.all[0]
+    for number in range(8):
+        sites.channel.asks[site.port.email, ANA, run, f"00000{number}-dance"] = b""
+    site.ask_step(run, Ask(step="advertise", attempt=9))
+    site.step()
+    assert site.told(run, "000009-advertise")[0].problem is None
+
+
+# When not even an end can be had
+
+
+def test_a_run_that_cannot_begin_ends(sites, training, monkeypatch):
+    _, run = training
+    site = sites.all[0]
+
+    def broken(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(federating, "part_of", broken)
+        site.restart()
+        site.step()
+        site.step()
+    assert site.reply(run).problem.code == "E_EXECUTION"
+
+
+def test_a_run_that_cannot_even_be_ended_is_left_alone_until_a_restart(
+    sites, training, monkeypatch
+):
+    _, run = training
+    other = sites.submit(sites.totals())
+    site = sites.all[0]
+    tries = []
+
+    def broken(self, record, *_, **__):
+        tries.append(record.name)
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunEndings, "end", broken)
+        site.ask_step(run, Ask(step="end", attempt=1))
+        for _ in range(3):
+            site.federating._next_look = 0
+            site.step()
+        assert ask(site, other, Ask(step="advertise", attempt=1)) is None
+        assert set(tries) == {run}
+        assert len(tries) == 3  # with all that is known, with a failure, with nothing; then no more
+    assert site.state(run) == "joined"
+    site.restart()
+    end(sites, run, 2)
+    site.step()
+    assert site.reply(run).problem is None

@@ -73,3 +73,32 @@ def test_nothing_is_started_after_the_end(runs, gate):
         thread.join(10)
         assert not thread.is_alive()
     assert calls == []
+
+
+def test_what_is_cancelled_is_not_started_and_nothing_comes_of_what_runs(runs, gate):
+    calls = []
+    runs.start(("ana", "1", "run"), lambda: calls.append(1))
+    runs.start(("ana", "2", "run"), lambda: calls.append(2))
+    runs.cancel("ana", "1")
+    runs.cancel("first", "0")
+    assert not runs.has(("ana", "1", "run"))
+    assert not runs.start(("first", "0", "run"), int), "its first function still runs"
+    gate.set()
+    runs.wait(seconds=10)
+    assert calls == [2]
+    assert runs.done() == [("ana", "2", "run")]
+    assert runs.start(("first", "0", "run"), int)
+
+
+def test_what_was_cancelled_counts_among_its_sender_s_until_it_ends(runs, gate):
+    for name in ("1", "2"):
+        runs.start(("first", name, "run"), int)
+    assert not runs.has_room(("first", "3", "run"))
+    runs.cancel("first", "1")
+    assert runs.has_room(("first", "3", "run"))
+    runs.start(("first", "3", "run"), int)
+    runs.cancel("first", "0")
+    assert not runs.has_room(("first", "4", "run"))
+    gate.set()
+    runs.wait(seconds=10)
+    assert runs.has_room(("first", "4", "run"))
