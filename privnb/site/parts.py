@@ -89,7 +89,7 @@ class Part(Protocol):
         ...
 
     def length(self, work: Work) -> int:
-        """Return about how many numbers the vector has, of work that was checked."""
+        """Return about how many numbers the vector has, if the work turns out to be right."""
         ...
 
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:

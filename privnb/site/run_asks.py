@@ -15,6 +15,7 @@ from privnb.errors import BadMessage, ExchangeUnavailable, NotAPeer, StateError
 from privnb.federated.messages import Told, pack
 from privnb.site.contributing import Objection
 from privnb.site.joined import require_room
+from privnb.site.parts import MOST_NUMBERS
 from privnb.site.refusing import public
 from privnb.site.reporting import failure, problem_of
 from privnb.site.run_steps import Steps, read_ask, step_of
@@ -227,10 +228,10 @@ class Asks:
 
     def _begin_part(self, run: JoinedRun, ask: Ask, blob: bytes) -> None:
         """Have a part computed; raises why it is not."""
-        work = self._contributing.prepare(run, ask, blob)
         numbers = run.part.length(ask.work) if ask.work is not None else 0
-        size = len(blob) + _COPIES_OF_VECTOR * _BYTES_OF_NUMBER * numbers
+        size = len(blob) + _COPIES_OF_VECTOR * _BYTES_OF_NUMBER * min(numbers, MOST_NUMBERS)
         require_room(run, size, runs=self._runs.values())
+        work = self._contributing.prepare(run, ask, blob)
         if self._threads_of(run).start(_part_of(run), work):
             run.work_on(f"{ask.attempt:06d}-{ask.step}", size=size)
 
