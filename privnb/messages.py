@@ -233,7 +233,8 @@ class Participation:
     rounds: int
     """In how many rounds it took part."""
     contributions: int
-    """How many masked vectors it sent: more than rounds where some were asked for again."""
+    """How many masked vectors it sent: more than rounds where some were asked for again. Where a
+    site was killed before it could send one, that one counts too."""
     sites: tuple[str, ...]
     """The verifier keys of all it shared a sum with, sorted, its own among them."""
     ended: str = ""

@@ -17,6 +17,7 @@ from privnb.site import review
 from privnb.site.database import decisions, requests, reviews
 from privnb.site.grants import still_granted
 from privnb.site.policy import Decision, Route, refusal, route_of, wrong_purpose
+from privnb.site.python_config import RUNS_PER_ANALYST
 from privnb.site.review_config import read_review
 from privnb.site.toml_reader import TomlFile
 
@@ -77,7 +78,7 @@ class Approvals:
         problem = (
             self.objection(connection, analyst, computation)
             or (_no_way_out() if route is None else None)
-            or _too_often(connection, analyst, template, route)
+            or _too_often(connection, analyst, computation, template, route)
             or _too_many(connection, analyst)
             or _under_way(connection, analyst, computation, route)
         )
@@ -208,19 +209,28 @@ def _no_way_out() -> RequestRefused:
 
 
 def _too_often(
-    connection: sa.Connection, analyst: str, template: Template | None, route: Route | None
+    connection: sa.Connection,
+    analyst: str,
+    computation: Computation,
+    template: Template | None,
+    route: Route | None,
 ) -> PrivnbError | None:
-    if template is None or route is None or not route.by_rule:
+    """Refuse what no human looks at, and whose answers add up, once the analyst had it so often."""
+    if route is None or not route.by_rule:
         return None
-    used = _count(
-        connection,
-        reviews.c.analyst == analyst,
-        reviews.c.rule == route.rule,
-    )
-    if used < template.runs_per_analyst:
+    had = [reviews.c.analyst == analyst, reviews.c.rule == route.rule]
+    if computation.federation is not None:  # on the owner's list; in each run, at other parameters
+        had.append(reviews.c.digest == computation.digest)
+        what, most = "this training", RUNS_PER_ANALYST
+    elif template is not None:
+        what, most = f"template {template.name}", template.runs_per_analyst
+    else:
+        return None
+    used = _count(connection, *had)
+    if used < most:
         return None
     return RequestRefused(
-        f"You had template {template.name} {used} times, which is the limit.",
+        f"You had {what} {used} times, which is the limit.",
         hint="Ask the owner: answers with different parameters add up.",
         code="E_LIMIT",
     )

@@ -8,6 +8,7 @@ be erased. Whoever gets a release gets a receipt for its event; see `privnb.audi
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
 import re
 import secrets
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -204,6 +207,15 @@ class AuditLog:
         if b" " not in statement.partition(b"\n")[0]:
             raise ValueError("what has no space in its first line may be a checkpoint")
         return self._key.sign(statement)
+
+    def keyed_hash(self, data: bytes | memoryview, *, use: str) -> str:
+        """Hash something that could be guessed, 64 hexadecimal digits: only this site can.
+
+        It is HMAC-SHA-256, with a key that HKDF (RFC 5869) derives from the site's for one use.
+        """
+        derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"privnb {use}".encode())
+        key = derive.derive(self._key.private_bytes_raw())
+        return hmac.new(key, data, "sha256").hexdigest()
 
     def checkpoint(self, connection: sa.Connection) -> str:
         """State the log's size and root, as this transaction sees them, in a signed note."""

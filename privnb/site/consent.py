@@ -34,7 +34,7 @@ from privnb.errors import ConfigError
 from privnb.site.config import SiteConfig, TableConfig
 from privnb.site.sources import located, open_source, source_stamp
 
-__all__ = ["ConsentRegister", "Consenting", "RegisterFacts"]
+__all__ = ["ConsentRegister", "Consenting", "RegisterFacts", "in_order"]
 
 _MEMORY = "2GB"
 _ATTEMPTS = 3
@@ -82,6 +82,22 @@ class RegisterFacts:
     """Purposes that it names and that are none of the table's."""
     consenting: Callable[[str], pa.Table]
     """Who consents to a purpose: one column, ``unit``."""
+
+
+def in_order(units: pa.Table | None) -> bytes:
+    """Write down who consents such that the same people give the same bytes; None: nobody is asked.
+
+    >>> ana, bo = pa.table({"unit": ["ana", "bo"]}), pa.table({"unit": ["bo", "ana"]})
+    >>> in_order(ana) == in_order(bo), in_order(ana) == in_order(None)
+    (True, False)
+    """
+    if units is None:
+        return b""
+    ordered = units.select(["unit"]).sort_by("unit").combine_chunks().replace_schema_metadata()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, ordered.schema) as stream:
+        stream.write_table(ordered)
+    return bytes(sink.getvalue())
 
 
 class ConsentRegister:

@@ -34,16 +34,19 @@ __all__ = [
     "requests",
     "reviews",
     "run_inputs",
+    "run_sums",
     "runs",
     "utc_now",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised whenever the tables change; a database of a newer version is never touched."""
 _BEFORE_AUDIT = 2
-"""The version that lacked reviews, and the nodes over its events; see `Database._grow`."""
+"""The version that lacked reviews, and the nodes over its events; see `Database`."""
 _BEFORE_RUNS = 3
 """The version that lacked the tables of federated runs, and nothing else."""
+_BEFORE_SUMS = 4
+"""The version that lacked `run_sums`, and of the two others what is in `_SINCE_SUMS`."""
 
 _BUSY_SECONDS = 10.0
 
@@ -223,11 +226,12 @@ runs = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("contributions", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("label", sa.LargeBinary),
     sa.UniqueConstraint("analyst", "request"),
     sqlite_autoincrement=True,
 )
 """Federated runs that the site takes, or took, part in: the newest attempt that it sent something
-for, and how often it did. Where a run stands is in its request's state."""
+for, how often it did, and what its label is. Where a run stands is in its request's state."""
 
 run_inputs = sa.Table(
     "run_inputs",
@@ -240,14 +244,33 @@ run_inputs = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("work", sa.Text, nullable=False),
     sa.Column("vector", sa.LargeBinary),
+    sa.Column("input", sa.Text),
+    sa.Column("consents", sa.Text),
+    sa.Column("failed", sa.LargeBinary),
     sa.Column("summed", sa.Text),
     sa.UniqueConstraint("analyst", "request", "work"),
     sa.Index("run_inputs_by_round", "analyst", "request", "round", "kind"),
     sqlite_autoincrement=True,
 )
 """What the site computed for the rounds of runs under way, written before anything of it leaves.
-``vector`` has the noise of a round on it that is drawn once; ``summed`` names the sites over which
-it may be summed, and is set once."""
+``vector`` has the noise of a round on it that is drawn once; ``input`` is its key in `run_sums`,
+``consents`` stands for who consented to it, ``failed`` says why there is nothing to give, and
+``summed`` names the sites over which it may be summed; the last two are set once."""
+
+run_sums = sa.Table(
+    "run_sums",
+    metadata,
+    sa.Column("input", sa.Text, primary_key=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("sites", sa.Text, nullable=False),
+    sa.Index("run_sums_by_digest", "digest", "sites"),
+    sqlite_with_rowid=False,
+)
+"""Over which sites what approved code gives, without noise, was summed: by a hash of computation
+and parameters, whoever asked, in whichever run. Rows are kept for good."""
+
+_SINCE_SUMS = (runs.c.label, run_inputs.c.input, run_inputs.c.consents, run_inputs.c.failed)
 
 for _name, _when in {
     "ledger_keeps_rows": "DELETE ON ledger",
@@ -265,6 +288,11 @@ for _name, _when in {
         "UPDATE OF seq, at, analyst, request, round, kind, work, vector ON run_inputs"
     ),
     "run_inputs_keep_sums": "UPDATE OF summed ON run_inputs WHEN OLD.summed IS NOT NULL",
+    "run_inputs_keep_consents": "UPDATE OF input, consents ON run_inputs",
+    "run_inputs_keep_failures": "UPDATE OF failed ON run_inputs WHEN OLD.failed IS NOT NULL",
+    "run_sums_keep_rows": "DELETE ON run_sums",
+    "run_sums_keep_sites": "UPDATE ON run_sums",
+    "runs_keep_labels": "UPDATE OF label ON runs WHEN OLD.label IS NOT NULL",
 }.items():
     # A mistake in later code must not be able to lower a charge: the database itself refuses.
     event.listen(
@@ -373,28 +401,26 @@ class Database:
         with self._writer.begin() as connection:
             if self._is_current(connection):  # another process was faster
                 return
-            old = sa.inspect(connection).has_table(_version.name)
+            old = None
+            if sa.inspect(connection).has_table(_version.name):
+                old = connection.execute(sa.select(_version.c.version)).scalar()
+            if old == _BEFORE_SUMS:
+                _add_columns(connection)
             metadata.create_all(connection)  # what is there already stays as it is
-            if old:
-                self._grow(connection)
-            else:
-                connection.execute(sa.insert(_version).values(version=SCHEMA_VERSION))
+            if old == _BEFORE_AUDIT:
+                self._add_nodes(connection)
+            versioned = sa.insert(_version) if old is None else sa.update(_version)
+            connection.execute(versioned.values(version=SCHEMA_VERSION))
 
     def _is_current(self, connection: sa.Connection) -> bool:
         """Tell whether nothing is to be done; False if it is new, or of a version that can grow."""
         if not sa.inspect(connection).has_table(_version.name):
             return False
         found = connection.execute(sa.select(_version.c.version)).scalar()
-        if found in (_BEFORE_AUDIT, _BEFORE_RUNS):
+        if found in (_BEFORE_AUDIT, _BEFORE_RUNS, _BEFORE_SUMS):
             return False
         self._check_version(found)
         return True
-
-    def _grow(self, connection: sa.Connection) -> None:
-        """Add what a version lacked beside whole tables; all of it, or, when killed, nothing."""
-        if connection.execute(sa.select(_version.c.version)).scalar() == _BEFORE_AUDIT:
-            self._add_nodes(connection)
-        connection.execute(sa.update(_version).values(version=SCHEMA_VERSION))
 
     def _add_nodes(self, connection: sa.Connection) -> None:
         for index in requests.indexes:
@@ -471,6 +497,15 @@ class Database:
         return StateError(
             f"The site's database {self._where} is in use by another process.",
             hint="Try again; if it stays so, look for a backup or database tool that holds it.",
+        )
+
+
+def _add_columns(connection: sa.Connection) -> None:
+    """Add the columns that tables of an earlier version lack; all may be empty."""
+    for column in _SINCE_SUMS:
+        kind = column.type.compile(connection.dialect)
+        connection.exec_driver_sql(
+            f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"
         )
 
 

@@ -34,6 +34,9 @@ class FederatedConfig:
         How many sites that tell the analyst all they see must do no harm.
     idle_minutes
         After how long without a word of the analyst's a run ends.
+    fixed_sites
+        Whether all sums of what one approved computation gives without noise are over the same
+        sites. Otherwise those at the very same parameters are.
     """
 
     partners: tuple[VerifierKey, ...]
@@ -41,6 +44,7 @@ class FederatedConfig:
     min_summed: int = 2
     colluding: int = 0
     idle_minutes: int = 60
+    fixed_sites: bool = False
 
 
 def read_federated(section: Section, *, own: str) -> FederatedConfig:
@@ -86,6 +90,12 @@ def read_federated(section: Section, *, own: str) -> FederatedConfig:
             lowest=1,
             most=_MOST_MINUTES,
             what="after how many minutes without a word of the analyst's a run ends",
+        ),
+        fixed_sites=section.flag(
+            "fixed_sites",
+            hint="Say whether a training stops where a site is lost, for example"
+            " fixed_sites = true.",
+            default=default.fixed_sites,
         ),
     )
     section.finish()

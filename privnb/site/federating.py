@@ -11,9 +11,11 @@ The analyst is no more trusted than the storage. What each may get of the sites 
 - That the site takes part is in its audit log before it tells so (`privnb.site.run_ending`).
 - Grants, rules and signatures are asked anew before each part leaves, and where they do not hold
   any more the run ends here (`privnb.site.run_checks`).
-- Noise is drawn once for a round, and is written down before it leaves; within a run, what answers
-  the very same input is summed over one set of sites (`privnb.site.contributing`,
-  `privnb.site.run_book`).
+- Noise is drawn once for a round, and is written down before it leaves. What approved code gives
+  without noise is in the books before it is computed, and so is every failure
+  (`privnb.site.contributing`).
+- What answers the very same input is summed over one set of sites: with noise within a run, without
+  noise whoever asks, in whichever run (`privnb.site.run_book`).
 - Keys are in memory alone. A site that was restarted says so, and is back in the next attempt.
 - A run of which the analyst says nothing for long ends by itself.
 """
@@ -107,16 +109,23 @@ class Federating:
         self._lock = lock
         self._port = port
         self._checks = RunChecks(config, approvals=approvals, own=audit.verifier_key, today=today)
+        self._endings = RunEndings(
+            engine=engine, approvals=approvals, database=database, book=book, audit=audit
+        )
         self._runs: dict[tuple[str, str], JoinedRun] = {}
         self.asks = Asks(
             runs=self._runs,
             port=port,
-            contributing=Contributing(database=database, book=book, checks=self._checks),
+            contributing=Contributing(
+                database=database,
+                book=book,
+                checks=self._checks,
+                endings=self._endings,
+                audit=audit,
+                fixed_sites=self._federated.fixed_sites,
+            ),
             pace=pace,
             trainings=config.python.workers if python is not None and config.python else 0,
-        )
-        self._endings = RunEndings(
-            engine=engine, approvals=approvals, database=database, book=book, audit=audit
         )
         self._given_up: set[tuple[str, str]] = set()
         """Runs that cannot even be ended; whoever restarts the agent tries again."""
@@ -137,7 +146,7 @@ class Federating:
         """Start nothing more, and end what runs; after a restart the runs go on."""
         self.asks.close()
         for run in self._runs.values():
-            run.part.close()
+            run.close()
         self._runs.clear()
 
     def begin(self, record: Record) -> None:
@@ -291,7 +300,7 @@ class Federating:
         del self._runs[run.key]
         self.asks.cancel(run)
         try:
-            run.part.close()
+            run.close()
         except Exception:
             logger.exception("run %s of %s", run.record.name, run.record.sender)
         if over.by_analyst:
@@ -319,9 +328,18 @@ class Federating:
                     table=run.table,
                     problem=over.problem,
                     ended=over.ended,
+                    unsent=run.counted,
                 )
             )
-            ways.append(lambda: end(record, run.computation, table=run.table, problem=failure()))
+            ways.append(
+                lambda: end(
+                    record,
+                    run.computation,
+                    table=run.table,
+                    problem=failure(),
+                    unsent=run.counted,
+                )
+            )
         else:
             ways.append(lambda: end(record, self._stored(record), problem=over.problem))
         ways.append(lambda: end(record, None, problem=failure()))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from privnb.computation import Computation
     from privnb.site.contributing import Contribution
-    from privnb.site.parts import Computed, Part
+    from privnb.site.parts import Computed, Consents, Part
     from privnb.site.requests import Record
     from privnb.site.rounds import Rounds
 
@@ -50,10 +50,24 @@ class JoinedRun:
     """Answers that the exchange did not take yet, by name."""
     last: tuple[str, Computed] | None = None
     """What was computed last, with the digest of its input, until its sum has opened."""
-    tried: dict[tuple[str, int], set[str]] = field(default_factory=dict)
-    """By kind and round, the inputs that were computed on here, whatever came of it."""
+    counted: bool = False
+    """Whether what is worked on is in the books already as given, though it is not sent yet."""
+    closed: bool = False
+    """Whether it is over here, so that what its part says does not matter any more."""
+    consents: tuple[Consents, str | None] | None = None
+    """Who consented when that was looked at last, and what stands for it in the books."""
     following: dict[int, int] = field(default_factory=dict)
     """By attempt, the one that keys were made for beforehand."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether data leaves without noise: as sums of what approved code gives."""
+        return self.computation.kind == "python" and self.record.action != "mock"
+
+    def close(self) -> None:
+        """End what runs for it."""
+        self.closed = True
+        self.part.close()
 
     @property
     def key(self) -> tuple[str, str]:

@@ -61,6 +61,12 @@ class Model:
         del work
         return self._planned.length
 
+    def consents(self) -> Consents:
+        """Say who consents now."""
+        if self._mock:
+            return ()
+        return (self._engine.consenting(self._planned.schema.name, self._purpose),)
+
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:
         """Add up what each person adds at the parameters, and the noise of this round."""
         require_open(closed=self._closed)
@@ -92,10 +98,7 @@ class Model:
 
     def _current(self) -> Rows:
         """Return the rows of those who consent now."""
-        table = self._planned.schema.name
-        consents: Consents = ()
-        if not self._mock:
-            consents = (self._engine.consenting(table, self._purpose),)
+        consents = self.consents()
         rows = self._rows
         if rows is None or not same_consents(consents, self._consents):
             found = self._engine.rows(self._planned.sql, purpose=self._purpose, mock=self._mock)

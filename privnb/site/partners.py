@@ -160,7 +160,8 @@ def remarks(config: SiteConfig, *, own: str | None) -> Iterator[Remark]:
 def _in_words(federated: FederatedConfig) -> str:
     who = "; ".join(f"{each.name} ({each.fingerprint})" for each in federated.partners)
     harmless = f", harmless if {federated.colluding} of them collude" if federated.colluding else ""
+    fixed = ", all of one training over the same sites" if federated.fixed_sites else ""
     return (
         f"Computed together with at least {federated.min_sites} sites, in sums of at least"
-        f" {federated.min_summed}{harmless}. Partners: {who or 'none'}."
+        f" {federated.min_summed}{harmless}{fixed}. Partners: {who or 'none'}."
     )

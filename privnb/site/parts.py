@@ -42,6 +42,7 @@ __all__ = [
     "require_fitting",
     "require_open",
     "same_consents",
+    "unsummed",
 ]
 
 Consents: TypeAlias = "tuple[pa.Table | None, ...]"
@@ -88,6 +89,10 @@ class Part(Protocol):
         """Refuse work that is not this computation's, before any data is touched."""
         ...
 
+    def consents(self) -> Consents:
+        """Say who consents now to what is computed; nothing where that is nobody's data."""
+        ...
+
     def length(self, work: Work) -> int:
         """Return about how many numbers the vector has, if the work turns out to be right."""
         ...
@@ -131,6 +136,12 @@ class Totals:
         """Refuse all but the question, which says everything."""
         if work.kind != "totals" or arrays or work.config:
             raise QueryRefused("Totals are asked for without anything beside.", code="E_WORK")
+
+    def consents(self) -> Consents:
+        """Say who consents now."""
+        if self._mock:
+            return ()
+        return (self._engine.consenting(self._planned.schema.name, self._purpose),)
 
     def length(self, work: Work) -> int:
         """One number for each aggregate of each group, known beforehand."""
@@ -187,6 +198,15 @@ def same_consents(one: Consents, other: Consents) -> bool:
 
 def _within(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.is_in(one, value_set=other)).as_py())
+
+
+def unsummed() -> QueryRefused:
+    """Say that a part on data failed: always so, since why it did may tell about rows."""
+    return QueryRefused(
+        "The app gave nothing that can be summed.",
+        hint="Try it with --mock, which says why: on real data, more would tell about rows.",
+        code="E_OUTPUT",
+    )
 
 
 def require_fitting(numbers: int) -> None:

@@ -12,9 +12,19 @@ from privnb.computation import MAX_SOURCE_BYTES, Computation, Parameters, Scalar
 from privnb.dp.schema import TableSchema
 from privnb.site.toml_reader import Section
 
-__all__ = ["DEFAULT_PACKAGES", "ParameterRule", "PythonConfig", "Template", "read_python"]
+__all__ = [
+    "DEFAULT_PACKAGES",
+    "RUNS_PER_ANALYST",
+    "ParameterRule",
+    "PythonConfig",
+    "Template",
+    "read_python",
+]
 
 DEFAULT_PACKAGES = ("numpy", "pandas", "scipy", "scikit-learn", "statsmodels", "matplotlib")
+
+RUNS_PER_ANALYST = 20
+"""How often one analyst gets what no human looks at, where the owner says nothing else."""
 
 _KINDS = {"integer": int, "float": float, "string": str, "boolean": bool}
 _KIND_HINT = f"Write one of {', '.join(_KINDS)}."
@@ -198,7 +208,7 @@ def _read_template(
         runs_per_analyst=(
             section.integer("runs_per_analyst", lowest=1, hint=runs_hint)
             if section.has("runs_per_analyst")
-            else 20
+            else RUNS_PER_ANALYST
         ),
     )
     section.finish()

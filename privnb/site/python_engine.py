@@ -102,6 +102,8 @@ class PythonEngine:
         self._data = data
         self._box = box
         self._schemas: Mapping[str, TableSchema] = {t.name: t.schema for t in config.tables}
+        self.fixed_sites = config.federated is not None and config.federated.fixed_sites
+        """Whether all sums of one training are over the same sites."""
         self.offer = _offer(config, self._limits, box.level)
 
     @property

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from privnb.errors import BadMessage, ExchangeUnavailable, NotAPeer, StateError
+from privnb.errors import BadMessage, ExchangeUnavailable, NotAPeer, RosterRefused, StateError
 from privnb.federated.messages import Told, pack
 from privnb.site.contributing import Objection
 from privnb.site.joined import require_room
@@ -247,7 +247,13 @@ class Asks:
         over = isinstance(problem, Objection)
         told = problem.problem if isinstance(problem, Objection) else public(problem)
         attempt, step = step_of(name)
-        self.tell(run, name, Told(step=step or "end", attempt=attempt, problem=problem_of(told)))
+        answer = Told(
+            step=step or "end",
+            attempt=attempt,
+            problem=problem_of(told),
+            only=told.only if isinstance(told, RosterRefused) else (),
+        )
+        self.tell(run, name, answer)
         return Over(problem=told) if over else None
 
     def _send(self, run: JoinedRun) -> None:

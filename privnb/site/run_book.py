@@ -1,25 +1,32 @@
-"""What a site remembers of the federated runs that it takes part in, until they end.
+"""What a site remembers of the federated runs that it takes part in.
 
-It is what a restart must not forget, since all keys are lost in one: which rounds were computed,
-with which noise, and over which sites each may be summed.
+It is what a restart must not forget, since all keys are lost in one: until a run ends, which rounds
+were computed, on whose data and with which noise, which failed, and over which sites each may be
+summed. Of what is exact, the sites that it was summed over are remembered for good, whoever asked.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+import urllib.parse
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from privnb.errors import RosterRefused
-from privnb.messages import Participation
-from privnb.site.database import run_inputs, runs, utc_now
+from privnb import wire
+from privnb.errors import PrivnbError, RosterRefused, error_from_code
+from privnb.federated.attempt import name_of
+from privnb.federated.messages import Work, work_digest
+from privnb.messages import Participation, Problem
+from privnb.site.database import run_inputs, run_sums, runs, utc_now
+from privnb.site.reporting import problem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Input", "Run", "RunBook"]
+__all__ = ["Input", "Run", "RunBook", "exact_input"]
 
 # Statements are built once: building one takes longer than running it.
 _RUN = (runs.c.analyst == sa.bindparam("whose"), runs.c.request == sa.bindparam("which"))
@@ -27,7 +34,8 @@ _INPUTS = (
     run_inputs.c.analyst == sa.bindparam("whose"),
     run_inputs.c.request == sa.bindparam("which"),
 )
-_FIND = sa.select(runs.c.attempt, runs.c.contributions).where(*_RUN)
+_OF_WORK = (*_INPUTS, run_inputs.c.work == sa.bindparam("digest"))
+_FIND = sa.select(runs.c.digest, runs.c.attempt, runs.c.contributions, runs.c.label).where(*_RUN)
 _OF_ROUND = (
     sa.select(run_inputs)
     .where(
@@ -42,38 +50,67 @@ _COUNT = (
     .where(*_RUN)
     .values(contributions=runs.c.contributions + 1, attempt=sa.bindparam("newest"))
 )
+_DISCOUNT = sa.update(runs).where(*_RUN).values(contributions=runs.c.contributions - 1)
+_LABEL = sa.update(runs).where(*_RUN, runs.c.label.is_(None)).values(label=sa.bindparam("said"))
 _ADD = sa.insert(run_inputs)
-_SUMMED = sa.select(run_inputs.c.summed).where(
-    *_INPUTS, run_inputs.c.work == sa.bindparam("digest")
+_FAIL = sa.update(run_inputs).where(*_OF_WORK).values(failed=sa.bindparam("problem"))
+_SUMMED = sa.select(run_inputs.c.summed, run_inputs.c.input, runs.c.digest).where(
+    *_OF_WORK,
+    runs.c.analyst == run_inputs.c.analyst,
+    runs.c.request == run_inputs.c.request,
 )
-_SETTLE = (
-    sa.update(run_inputs)
-    .where(*_INPUTS, run_inputs.c.work == sa.bindparam("digest"))
-    .values(summed=sa.bindparam("sites"))
+_SETTLE = sa.update(run_inputs).where(*_OF_WORK).values(summed=sa.bindparam("sites"))
+_SUM = sa.select(run_sums.c.sites).where(run_sums.c.input == sa.bindparam("exact"))
+_SUMS = (
+    sa.select(run_sums.c.sites).distinct().where(run_sums.c.digest == sa.bindparam("computation"))
 )
+_REMEMBER = sa.insert(run_sums)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """How far a run is."""
 
+    digest: str
+    """Of its computation."""
     attempt: int
     """The newest attempt that something was sent for."""
     contributions: int
+    """How often, at most: where the site was cut off before it could send, that counts too."""
+    label: bytes | None
+    """What was said of it when something was first sent, as it travels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """What was computed for one round."""
+    """What was computed for one round, or was begun to be."""
 
     round: int
     kind: str
     work: str
     """The digest of all that the analyst chose for it; see `privnb.federated.messages`."""
-    vector: bytes | None
+    input: str | None = None
+    """See `exact_input`; None where noise protects it, or no data is in it."""
+    vector: bytes | None = None
     """With its noise, where the noise of a round is drawn once: unsigned 64-bit, little-endian."""
-    summed: tuple[str, ...] | None
-    """The sites that it may be summed over, once that is settled."""
+    consents: str | None = None
+    """Stands for who consented; None where nobody is asked."""
+    failed: PrivnbError | None = None
+    """What its analyst is told, where there is nothing to give."""
+
+
+def exact_input(computation: str, work: Work, blob: bytes) -> str:
+    """SHA-256 of all that a sum without noise depends on, hexadecimal, whoever asks in which run.
+
+    It is the computation, by its digest, the kind of work, and the arrays. Round and configuration
+    are left out: the analyst may choose others, and have the same computed.
+
+    >>> once = exact_input("d1", Work(kind="train", round=1, config={"lr": 0.1}), b"")
+    >>> once == exact_input("d1", Work(kind="train", round=2), b"")
+    True
+    """
+    bare = replace(work, round=1, config=None)
+    return hashlib.sha256(f"{computation}\n{work_digest(bare, blob)}".encode()).hexdigest()
 
 
 class RunBook:
@@ -108,23 +145,37 @@ class RunBook:
                 round=row.round,
                 kind=row.kind,
                 work=row.work,
+                input=row.input,
                 vector=row.vector,
-                summed=tuple(json.loads(row.summed)) if row.summed else None,
+                consents=row.consents,
+                failed=None if row.failed is None else _read_problem(row.failed),
             )
             for row in rows
         )
 
     @staticmethod
-    def contribute(
+    def contribute(  # noqa: PLR0913 - keywords, what is written in one go
         connection: sa.Connection,
         analyst: str,
         request: str,
         *,
         attempt: int,
         new: Input | None,
+        label: bytes | None,
     ) -> None:
-        """Count what is about to be sent; ``new``: what was computed for it, if it was just now."""
-        connection.execute(_COUNT, {"whose": analyst, "which": request, "newest": attempt})
+        """Count what is about to be sent, or to be computed to be sent.
+
+        Parameters
+        ----------
+        new
+            What it is, if it is not written down yet.
+        label
+            What is said of the run, if nothing was sent for it before.
+        """
+        mine = {"whose": analyst, "which": request}
+        connection.execute(_COUNT, mine | {"newest": attempt})
+        if label is not None:
+            connection.execute(_LABEL, mine | {"said": label})
         if new is not None:
             connection.execute(
                 _ADD,
@@ -135,18 +186,73 @@ class RunBook:
                     "round": new.round,
                     "kind": new.kind,
                     "work": new.work,
+                    "input": new.input,
                     "vector": new.vector,
+                    "consents": new.consents,
                 },
             )
 
     @staticmethod
-    def settle(
-        connection: sa.Connection, analyst: str, request: str, *, work: str, sites: Sequence[str]
+    def take_back(
+        connection: sa.Connection,
+        analyst: str,
+        request: str,
+        *,
+        work: str = "",
+        failed: PrivnbError | None = None,
+    ) -> None:
+        """Note that what was counted is not sent; ``failed``: why the ``work`` never will be."""
+        mine = {"whose": analyst, "which": request}
+        connection.execute(_DISCOUNT, mine)
+        if failed is not None:
+            problem = wire.encode(problem_of(failed))
+            connection.execute(_FAIL, mine | {"digest": work, "problem": problem})
+
+    @staticmethod
+    def require_same_sites(
+        connection: sa.Connection,
+        exact: str,
+        *,
+        computation: str,
+        roster: Iterable[str],
+        fixed: bool,
+    ) -> None:
+        """Refuse what cannot be summed among these sites: it was over some that are not there.
+
+        Parameters
+        ----------
+        exact
+            See `exact_input`.
+        fixed
+            Whether all that the computation gives is summed over the same sites, at whichever
+            parameters.
+
+        Raises
+        ------
+        RosterRefused
+            It names the sites.
+        """
+        there = set(roster)
+        for sites in _earlier(connection, exact, computation=computation, fixed=fixed):
+            if not there.issuperset(sites):
+                raise _other_sites(sites, fixed=fixed)
+
+    @staticmethod
+    def settle(  # noqa: PLR0913 - keywords, what is settled
+        connection: sa.Connection,
+        analyst: str,
+        request: str,
+        *,
+        work: str,
+        sites: Sequence[str],
+        fixed: bool = False,
     ) -> None:
         """Settle over which sites something may be summed, before the first word that opens it.
 
         Of 2t > n + c sites that have to agree to two sums, one is honest and in both: so the same
         work of one run is summed over one set of sites: two would differ by single sites' parts.
+        So is what has no noise, by its `exact_input`, in all runs of all analysts. With ``fixed``
+        that holds for everything without noise that a computation gives.
 
         Raises
         ------
@@ -155,36 +261,98 @@ class RunBook:
         """
         mine = {"whose": analyst, "which": request, "digest": work}
         row = connection.execute(_SUMMED, mine).first()
-        told = json.dumps(sorted(sites))
+        ordered = sorted(sites)
+        told = json.dumps(ordered)
         if row is None:
             raise RosterRefused(
                 "This site gave nothing to that sum, so it opens none.",
                 hint="Begin the round anew.",
             )
+        if row.summed is not None and row.summed != told:
+            raise _other_sites(json.loads(row.summed), fixed=False)
+        if row.input is not None:
+            for earlier in _earlier(connection, row.input, computation=row.digest, fixed=fixed):
+                if earlier != ordered:
+                    raise _other_sites(earlier, fixed=fixed)
+            if connection.execute(_SUM, {"exact": row.input}).first() is None:
+                connection.execute(
+                    _REMEMBER,
+                    {"input": row.input, "at": utc_now(), "digest": row.digest, "sites": told},
+                )
         if row.summed is None:
             connection.execute(_SETTLE, mine | {"sites": told})
-        elif row.summed != told:
-            raise RosterRefused(
-                "The same input was summed over other sites before: the difference of both sums"
-                " would be single sites' parts.",
-                hint="Ask for the very same sites again, or go on with the next round.",
-            )
 
     @staticmethod
-    def close_run(
-        connection: sa.Connection, analyst: str, request: str, *, me: str, ended: str
+    def close_run(  # noqa: PLR0913 - keywords, all that is said of it
+        connection: sa.Connection,
+        analyst: str,
+        request: str,
+        *,
+        me: str,
+        ended: str,
+        unsent: bool = False,
     ) -> Participation:
-        """End a run: say what was given to it, and forget the rest."""
+        """End a run: say what was given to it, and forget what only it needed.
+
+        Parameters
+        ----------
+        unsent
+            Whether something is counted that was not sent, and is not any more.
+        """
+        if unsent:
+            RunBook.take_back(connection, analyst, request)
         run = RunBook.find(connection, analyst, request)
         mine = {"whose": analyst, "which": request}
         rows = connection.execute(
-            sa.select(run_inputs.c.round, run_inputs.c.summed).where(*_INPUTS), mine
+            sa.select(run_inputs.c.round, run_inputs.c.summed).where(
+                *_INPUTS, run_inputs.c.failed.is_(None)
+            ),
+            mine,
         ).all()
+        given = 0 if run is None else run.contributions
         sites = {site for row in rows if row.summed for site in json.loads(row.summed)}
         connection.execute(sa.delete(run_inputs).where(*_INPUTS), mine)
         return Participation(
-            rounds=len({row.round for row in rows}),
-            contributions=run.contributions if run is not None else 0,
-            sites=tuple(sorted(sites | ({me} if rows else set()))),
+            rounds=len({row.round for row in rows}) if given else 0,
+            contributions=given,
+            sites=tuple(sorted(sites | ({me} if given else set()))),
             ended=ended,
         )
+
+
+def _earlier(
+    connection: sa.Connection, exact: str, *, computation: str, fixed: bool
+) -> list[list[str]]:
+    """Return over which sites something was summed before that must be over the same now."""
+    known = connection.execute(_SUM, {"exact": exact}).scalars().all()
+    if fixed:
+        known = connection.execute(_SUMS, {"computation": computation}).scalars().all()
+    return [json.loads(sites) for sites in known]
+
+
+def _other_sites(sites: Sequence[str], *, fixed: bool) -> RosterRefused:
+    *others, last = sorted(_name(site) for site in sites)
+    names = f"{', '.join(others)} and {last}" if others else last
+    if fixed:
+        return RosterRefused(
+            f"This computation was summed over {names} before, and here all its sums are over the"
+            " same sites: over others, the difference of two sums could be single sites' parts.",
+            hint="Wait until these sites are all there, or ask this site's owner.",
+            only=sites,
+        )
+    return RosterRefused(
+        f"The same was summed over {names} before: over others, the difference of both sums would"
+        " be single sites' parts.",
+        hint="Wait until these sites are all there, or begin from other initial values.",
+        only=sites,
+    )
+
+
+def _name(site: str) -> str:
+    """Return the short name of a site from its verifier key."""
+    return urllib.parse.unquote(name_of(site).split("/")[1])
+
+
+def _read_problem(stored: bytes) -> PrivnbError:
+    problem = wire.decode(Problem, stored, what="why a part failed")
+    return error_from_code(problem.code, problem.message, problem.hint)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from privnb import wire
 from privnb.errors import SiteFailure
 from privnb.messages import Participation, Reply, fresh_salt, released_hash
+from privnb.release import PrivacyLabel
 from privnb.site import ledger
 from privnb.site.audit import AuditLog, record_event
 from privnb.site.ending import Ended
@@ -100,38 +101,52 @@ class RunEndings:
         table: str | None = None,
         problem: PrivnbError | None = None,
         ended: str = "",
+        unsent: bool = False,
     ) -> Ended | None:
         """Store the reply to a run that is over; None if the request moved on meanwhile.
 
         What was contributed was released, whatever came between: then the reply is a release, with
-        its label and receipt. If nothing was, a problem is a refusal.
+        its label and receipt; the label is what was said when something was first given, if no
+        other can be made any more. If nothing was contributed, a problem is a refusal.
 
         Parameters
         ----------
         computation, part
-            None where what is stored cannot be understood any more: the reply is a failure.
+            None where what is stored cannot be understood, or described, any more.
         problem
             Why the run may not go on.
         ended
             Why it ended before all rounds were done, in words.
+        unsent
+            Whether something is counted as given that was not sent.
         """
         with self._database.write() as transaction:
             if not self._book.is_ours(transaction, record, agent=record.agent):
                 return None
+            run = RunBook.find(transaction, record.sender, record.name)
             given = RunBook.close_run(
                 transaction,
                 record.sender,
                 record.name,
                 me=self._audit.verifier_key,
                 ended=ended or ("" if problem is None else problem.message),
+                unsent=unsent,
             )
-            if computation is None or part is None or (problem and not given.contributions):
+            label = None
+            if given.contributions or problem is None:
+                if computation is not None and part is not None:
+                    label = self.label_of(transaction, record, computation, part)
+                elif run is not None and run.label is not None:
+                    label = wire.decode(PrivacyLabel, run.label, what="the label of a run")
+            if run is None or label is None:
                 problem = problem or failure()
                 state = "failed" if isinstance(problem, SiteFailure) else "refused"
                 reply = self._refused(transaction, record, computation, problem, given, table=table)
             else:
                 state = "answered"
-                reply = self._released(transaction, record, computation, part, given, table=table)
+                reply = self._released(
+                    transaction, record, computation, label, given, digest=run.digest, table=table
+                )
             ledger.settle(transaction, analyst=record.sender, request=record.name)
             outgoing = Outgoing(reply=wire.encode(reply), succeeded=reply.problem is None)
             self._book.store_reply(
@@ -151,35 +166,41 @@ class RunEndings:
         )
         return Ended(record=record, outgoing=outgoing)
 
+    def label_of(
+        self, connection: sa.Connection, record: Record, computation: Computation, part: Part
+    ) -> PrivacyLabel:
+        """Describe what a run gives, as things stand."""
+        approved_by: tuple[str, ...] = ()
+        if computation.kind == "python" and record.action != "mock":
+            route = self._approvals.route(computation)
+            approved_by = self._approvals.in_words(connection, record, route, looked=False)
+        return part.label(budget=self._budget(connection, record), approved_by=approved_by)
+
     def _released(  # noqa: PLR0913 - one ending's parts
         self,
         transaction: sa.Connection,
         record: Record,
-        computation: Computation,
-        part: Part,
+        computation: Computation | None,
+        label: PrivacyLabel,
         given: Participation,
         *,
+        digest: str,
         table: str | None,
     ) -> Reply:
-        budget = self._budget(transaction, record)
-        approved_by: tuple[str, ...] = ()
-        if computation.kind == "python" and record.action != "mock":
-            route = self._approvals.route(computation)
-            approved_by = self._approvals.in_words(transaction, record, route, looked=False)
         reply = Reply(
             request=record.name,
-            digest=computation.digest,
+            digest=digest,
             part=given,
-            label=part.label(budget=budget, approved_by=approved_by),
+            label=label,
             salt=fresh_salt(),
-            budget=budget,
+            budget=self._budget(transaction, record),
         )
         if record.action == "mock":
             return reply
         index = self._record(
             transaction, record, computation, "release", given,
-            table=table, approved_by=approved_by, output=released_hash(reply),
-            sandbox=reply.label.sandbox if reply.label else "",
+            table=table, digest=digest, approved_by=label.approved_by,
+            output=released_hash(reply), sandbox=label.sandbox,
         )  # fmt: skip
         held = stored_submission(record).checkpoints
         return dataclasses.replace(
@@ -207,7 +228,7 @@ class RunEndings:
             self._record(
                 transaction, record, computation,
                 "failure" if isinstance(problem, SiteFailure) else "refusal", given,
-                table=table, output=released_hash(reply), rule=problem.code,
+                table=table, digest=digest, output=released_hash(reply), rule=problem.code,
             )  # fmt: skip
         return reply
 
@@ -220,6 +241,7 @@ class RunEndings:
         given: Participation,
         *,
         table: str | None,
+        digest: str | None,
         approved_by: tuple[str, ...] = (),
         **fields: Any,
     ) -> int:
@@ -233,7 +255,7 @@ class RunEndings:
             kind,
             private=private,
             request=record.name,
-            digest=None if computation is None else computation.digest,
+            digest=digest,
             table=table or ",".join(tables),
             purpose=None if computation is None else computation.purpose,
             epsilon="-" if charge is None else charge.epsilon,

@@ -54,13 +54,14 @@ def noisy_label(  # noqa: PLR0913 - keywords, each one line of the label
     )
 
 
-def exact_label(
+def exact_label(  # noqa: PLR0913 - keywords, each one line of the label
     federation: Federation,
     *,
     units: str,
     approved_by: tuple[str, ...],
     sandbox: str,
     population: str,
+    fixed_sites: bool,
 ) -> PrivacyLabel:
     """Describe what left without noise: sums, over several sites, of what approved code gave.
 
@@ -68,6 +69,8 @@ def exact_label(
     ----------
     units
         Who is in the tables, in words.
+    fixed_sites
+        Whether all sums of the computation are over the same sites.
     """
     return PrivacyLabel(
         route="approval",
@@ -80,7 +83,8 @@ def exact_label(
             _collusion(federation, noisy=False),
             _MEMORY,
             "The analyst chose the parameters of each round, and nobody looked at the sums.",
-            _DIFFERENCE,
+            "A sum over few sites is close to each one's part.",
+            _NO_DIFFERENCE if fixed_sites else _DIFFERENCE,
             "Whether a round fails at a site, and how long it takes, may depend on its data.",
             _POISON,
             _TRAFFIC,
@@ -114,8 +118,12 @@ _MEMORY = (
     " whoever has it."
 )
 _DIFFERENCE = (
-    "A sum over few sites is close to each one's part; of two similar rounds, or runs, over"
-    " different sites, the difference is the part of those missing in one."
+    "The same parameters are summed over one set of sites, whoever asks. Of two similar rounds, or"
+    " runs, over different sites, the difference is the part of those missing in one."
+)
+_NO_DIFFERENCE = (
+    "This computation is summed over one set of sites only, whoever asks; of a similar one over"
+    " others, the difference is the part of those missing in one."
 )
 _POISON = (
     "Any site, or who supplies its data, can falsify the sum unnoticed: by wrong numbers in range."

@@ -145,7 +145,8 @@ EXAMPLE = """
 # # review = "both"
 # # needed = 2
 # # expires_days = 14
-# # # Digests of computations that are released without a human.
+# # # Digests of computations that are released without a human: the same output each time; of a
+# # # training over sites at most 20 runs per analyst, as each may be at other parameters.
 # # release = []
 # # # Told of each new request, with its id and digest only: a program by absolute path, an address.
 # # command = ["/usr/local/bin/tell-reviewers"]
@@ -164,6 +165,10 @@ EXAMPLE = """
 # # colluding = 0
 # # # A run of which the analyst says nothing for so long ends.
 # # idle_minutes = 60
+# # # What approved code gives without noise is summed over one set of sites wherever the parameters
+# # # are the same, in whichever run. With true that is so whatever they are: no two sums differ by
+# # # one site's part, and a training stops where a site is lost.
+# # fixed_sites = false
 #
 # # Optional: a cell of your own. Who sends exactly its text, with parameters that you allow, gets
 # # its output without a human, unless the gate objects, which tells one bit about the data. Answers

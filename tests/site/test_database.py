@@ -85,7 +85,8 @@ def test_a_database_without_runs_gets_their_tables(path):
     connection = sqlite3.connect(path)
     whole = set(connection.execute("SELECT type, name FROM sqlite_master"))
     connection.executescript(
-        "DROP TABLE runs; DROP TABLE run_inputs; UPDATE schema_version SET version = 3;"
+        "DROP TABLE runs; DROP TABLE run_inputs; DROP TABLE run_sums;"
+        "UPDATE schema_version SET version = 3;"
         "INSERT INTO grants VALUES (1, 'now', 'ana', 'visits', 'research', '4', NULL, 0);"
     )
     connection.close()
@@ -93,6 +94,36 @@ def test_a_database_without_runs_gets_their_tables(path):
     with database.read() as snapshot:
         assert snapshot.execute(sa.select(tables.grants.c.epsilon)).scalar() == "4"
     database.close()
+    connection = sqlite3.connect(path)
+    assert set(connection.execute("SELECT type, name FROM sqlite_master")) == whole
+    version = connection.execute("SELECT version FROM schema_version").fetchall()
+    connection.close()
+    assert version == [(tables.SCHEMA_VERSION,)]
+
+
+def test_a_database_without_the_memory_of_sums_gets_it(path):
+    """Version 4 knew runs, but neither their labels nor what failed, consented or was summed."""
+    Database.open(path).close()
+    connection = sqlite3.connect(path)
+    whole = set(connection.execute("SELECT type, name FROM sqlite_master"))
+    connection.executescript(
+        "DROP TABLE run_sums; DROP TRIGGER runs_keep_labels; DROP TRIGGER run_inputs_keep_failures;"
+        "DROP TRIGGER run_inputs_keep_consents; ALTER TABLE runs DROP COLUMN label;"
+        "ALTER TABLE run_inputs DROP COLUMN input;"
+        "ALTER TABLE run_inputs DROP COLUMN consents; ALTER TABLE run_inputs DROP COLUMN failed;"
+        "UPDATE schema_version SET version = 4;"
+        "INSERT INTO runs VALUES (1, 'now', 'ana', 'one', 'd1', 7, 3);"
+        "INSERT INTO run_inputs VALUES (1, 'now', 'ana', 'one', 2, 'totals', 'w', X'00', NULL);"
+    )
+    connection.close()
+    database = Database.open(path)
+    with database.read() as snapshot:
+        run = snapshot.execute(sa.select(tables.runs)).one()
+        given = snapshot.execute(sa.select(tables.run_inputs)).one()
+    database.close()
+    assert (run.attempt, run.contributions, run.label) == (7, 3, None)
+    assert (given.round, given.vector) == (2, b"\0")
+    assert (given.input, given.consents, given.failed) == (None, None, None)
     connection = sqlite3.connect(path)
     assert set(connection.execute("SELECT type, name FROM sqlite_master")) == whole
     version = connection.execute("SELECT version FROM schema_version").fetchall()
