@@ -1,7 +1,7 @@
 """Training at one site: the analyst's app in the sandbox, round by round, and what it may say.
 
 What the app replies is multiplied by its weight and masked, so that only means over several sites
-are seen. That it fails is told with the class of the error, and nothing else.
+are seen. Of a failure on data only that it failed is told, and always in the same words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from privnb.errors import QueryRefused
 from privnb.federated import ring
 from privnb.federated.messages import Form
-from privnb.site.parts import Computed, require_fitting, require_open, same_consents
+from privnb.site.parts import Computed, require_fitting, require_open, same_consents, unsummed
 from privnb.site.run_labels import exact_label, mock_run_label
 from privnb.site.sandbox import Failed
 
@@ -48,7 +48,6 @@ _TOLD_ON_MOCK = {
     "not finite": "The app replied with a number that is NaN or infinite.",
 }
 _WEIGHT = "num-examples"
-_TRY = "Try it with --mock, which says more: on real data, more would tell about rows."
 
 
 class Training:
@@ -85,6 +84,10 @@ class Training:
         if work.kind != "train":
             return 0
         return sum(math.prod(each.shape) for each in work.arrays)
+
+    def consents(self) -> Consents:
+        """Say who consents now."""
+        return () if self._mock else self._python.consents(self._computation)
 
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:
         """Have the app do its round; raises what may be told of why it did not."""
@@ -125,6 +128,7 @@ class Training:
             approved_by=approved_by,
             sandbox=python.level,
             population=python.population(computation),
+            fixed_sites=python.fixed_sites,
         )
 
     def close(self) -> None:
@@ -136,7 +140,7 @@ class Training:
 
     def _current(self) -> Trainer:
         """Return a worker that has the rows of those who consent now."""
-        consents = () if self._mock else self._python.consents(self._computation)
+        consents = self.consents()
         if self._trainer is not None and not same_consents(consents, self._consents):
             self._trainer.close()
             self._trainer = None
@@ -154,13 +158,7 @@ class Training:
             return QueryRefused(_TOLD_BY_SOURCE[fault], hint=hint, code="E_CELL")
         if fault is not None:
             return self._not_summed(_TOLD_ON_MOCK[fault])
-        if self._mock or failed.reason not in {"error", "killed"}:
-            return self._python.problem(failed, mock=self._mock)
-        if failed.reason == "killed":
-            return QueryRefused("The app ended without a reply.", hint=_TRY, code="E_CELL")
-        return QueryRefused(f"The app raised {failed.error}.", hint=_TRY, code="E_CELL")
+        return self._python.problem(failed, mock=True) if self._mock else unsummed()
 
     def _not_summed(self, why: str) -> PrivnbError:
-        if self._mock:
-            return QueryRefused(why, code="E_OUTPUT")
-        return QueryRefused("What the app replied cannot be summed.", hint=_TRY, code="E_OUTPUT")
+        return QueryRefused(why, code="E_OUTPUT") if self._mock else unsummed()
