@@ -2,7 +2,8 @@
 
 A widget's view is gone once its kernel is ("model not found"). So the widget is there only while
 the cell waits, and is then replaced by a table and a picture. A twin of these is beneath the widget
-all the time, which hides it: should the kernel die in the middle, a saved notebook still has it.
+all the time, which hides it: should the kernel die in the middle, a saved notebook still has it. It
+then hides what JupyterLab says in the place of the widget.
 """
 
 # IPython's display functions have no types:
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 from IPython.display import clear_output, display
 
-from privnb.markup import tag
+from privnb.markup import Html, tag
 from privnb.widgets.run_card import round_line, run_html, run_text
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ _SHARE_OF_CURVES = 0.15
 _BETWEEN_TWINS = 5.0
 """Seconds after which what a notebook is saved with is brought up to date."""
 _BETWEEN_LINES = 1.0
+
+
+def _alone(twin: str) -> Html:
+    """Hide the output right above a twin, unless a view is drawn in it: for JupyterLab's pages."""
+    return Html(
+        f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{twin}):not(:has(.pn-federated))"
+        "{display:none}"
+    )
 
 
 class RunDisplay:
@@ -90,7 +99,9 @@ class RunDisplay:
         if self._clock() >= self._next_twin:
             update, self._next_twin = self._next_twin > 0, self._clock() + _BETWEEN_TWINS
             form = self._form(progress)
-            form["text/html"] = tag("div", form["text/html"], class_=self._twin)
+            form["text/html"] = tag(
+                "div", tag("style", _alone(self._twin)), form["text/html"], class_=self._twin
+            )
             self._display(form, raw=True, display_id=self._twin, update=update)
         self._draw(progress)
 

@@ -112,6 +112,11 @@ class Notebook:
         return self.page.locator(".jp-Notebook .jp-Cell")
 
     @property
+    def outputs(self):
+        """Each of what the cells show, also where it is hidden."""
+        return self.page.locator(".jp-Notebook .jp-OutputArea-child").all()
+
+    @property
     def keyboard(self):
         return self.page.keyboard
 
@@ -136,9 +141,9 @@ class Notebook:
         self.page.set_viewport_size({"width": width, "height": height})
         self.page.wait_for_function(FITS, arg=width)
 
-    def look(self, card, picture):
-        """Take pictures of a wide and of a narrow notebook, neither of which needs scrolling."""
-        for width in WIDTHS:
+    def look(self, card, picture, *, widths=WIDTHS):
+        """Take pictures of wide and of narrow notebooks, none of which needs scrolling."""
+        for width in widths:
             self.photograph(card, picture.with_name(f"{picture.name}-{width}.png"), width=width)
             assert card.evaluate("e => e.scrollWidth <= e.clientWidth")
 

@@ -118,6 +118,8 @@ def test_a_notebook_that_was_saved_before_its_kernel_died_shows_how_far_the_run_
     expect(saved).to_be_visible()
     expect(saved).to_contain_text("round 3 of 10")
     expect(saved).to_contain_text("%privnb result ab12cd34")
+    (shown,) = [each for each in again.outputs if each.is_visible()]
+    expect(shown).to_contain_text("round 3 of 10")
     again.photograph(again.cells.first, screenshots / "federated-gone.png")
 
 

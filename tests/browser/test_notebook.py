@@ -64,4 +64,5 @@ def test_the_live_budget_widget_moves_and_asks_again(lab, connected, screenshots
     widget.locator("summary").nth(0).click()
     fill = meters.nth(0).locator(".pn-fill").element_handle()
     notebook.page.wait_for_function("fill => fill.getBoundingClientRect().width < 30", arg=fill)
-    notebook.photograph(widget, screenshots / f"live-{theme.split()[-1].lower()}.png")
+    picture = screenshots / f"live-{theme.split()[-1].lower()}"
+    notebook.look(widget, picture, widths=(1240, 1180, 1040, 850))

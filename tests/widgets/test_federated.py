@@ -210,6 +210,7 @@ def test_beneath_what_is_live_is_what_a_notebook_is_saved_with_now_and_then_brou
     assert first["display_id"] == second["display_id"]
     assert ("round 1 of" in twin["text/html"], "round 3 of" in newer["text/html"]) == (True, True)
     assert f'<div class="{output.widget.twin}">' in newer["text/html"]
+    assert f".{output.widget.twin}):not(:has(.pn-federated)){{display:none}}" in newer["text/html"]
 
 
 def test_nothing_is_left_of_what_was_never_shown(output):

@@ -1,5 +1,6 @@
 // Draws the grants of one analyst.
 
+const HEADINGS = ["site", "table, purpose", "granted", "spent", "left", "until", "releases"];
 const LOW = 0.2;
 const MEANING = "left: the largest epsilon that one more question may cost. " +
   "It is seldom what was granted less what was spent: the site adds up exactly.";
@@ -18,7 +19,13 @@ function meter(grant) {
     "aria-valuetext": words,
   }, fill);
   const text = low ? `${words} · running low` : words;
-  return { cell: make("td", {}, bar, make("div", { class: "pn-words", text })), fill };
+  const cell = make("td", { "data-label": HEADINGS[4] },
+    make("div", {}, bar, make("div", { class: "pn-words", text })));
+  return { cell, fill };
+}
+
+function number(label, text) {
+  return make("td", { class: "pn-number", "data-label": label }, make("span", { text }));
 }
 
 function history(grant, key) {
@@ -40,8 +47,8 @@ function render({ model, el }) {
   const body = make("tbody");
   const again = button("Ask the sites again");
   el.append(make("section", { class: "pn-card pn-budget", "aria-label": "Privacy budget" },
-    make("table", {}, make("caption", { text: "Privacy budget (epsilon)" }),
-      headings("site", "table, purpose", "granted", "spent", "left", "until", "releases"), body),
+    make("table", { class: "pn-stack" }, make("caption", { text: "Privacy budget (epsilon)" }),
+      headings(...HEADINGS), body),
     make("div", { class: "pn-small pn-foot", text: MEANING }),
     make("div", { class: "pn-foot" }, again, view.status)));
 
@@ -53,13 +60,14 @@ function render({ model, el }) {
     requestAnimationFrame(() => { fill.style.width = `${100 * grant.share}%`; });
     return make("tr", {},
       make("th", { scope: "row", text: grant.site }),
-      make("td", {}, make("div", { text: grant.table }),
-        make("div", { class: "pn-small", text: grant.purpose })),
-      make("td", { class: "pn-number", text: grant.granted }),
-      make("td", { class: "pn-number", text: grant.spent }),
+      make("td", { "data-label": HEADINGS[1] }, make("div", { class: "pn-wrap" },
+        make("div", { text: grant.table }),
+        make("div", { class: "pn-small", text: grant.purpose }))),
+      number(HEADINGS[2], grant.granted),
+      number(HEADINGS[3], grant.spent),
       cell,
-      make("td", { text: grant.until }),
-      make("td", {}, history(grant, key(grant))));
+      make("td", { "data-label": HEADINGS[5] }, make("span", { text: grant.until })),
+      make("td", { "data-label": HEADINGS[6] }, history(grant, key(grant))));
   };
   const drawBudgets = () => {
     redraw(body, () => body.replaceChildren(...model.get("budgets").map(row)));
