@@ -122,7 +122,8 @@ class FederatedMagics(Magics):
         "--rounds",
         type=int,
         metavar="N",
-        help="How often the sites train (default of --model: 30).",
+        help="How often the sites train: each round begins with what came of the one before"
+        " (default of --model: 30).",
     )
     @argument(
         "--strategy",
@@ -135,7 +136,8 @@ class FederatedMagics(Magics):
         action="append",
         default=[],
         metavar="K=V",
-        help="An option of a strategy by name, such as proximal-mu=0.1; repeatable.",
+        help="An option of a strategy by name, as Flower calls it: proximal-mu=0.1 of fedprox,"
+        " server-momentum=0.8 of fedavgm, ...; repeatable.",
     )
     @argument(
         "--model",
@@ -186,7 +188,9 @@ class FederatedMagics(Magics):
         """Ask several sites together; only the sum of what they give is seen, no part of any one.
 
         Totals: the cell is one SELECT, as of %%secure; its noise is shared between the sites.
-        Training: the cell is a Flower app; it makes `app` and `initial`, and needs --rounds.
+        Training: the cell is a Flower app, and needs --rounds. It sets `app`, which every site runs
+        at its own tables, and `initial`, the arrays that the first round begins with: a list, or a
+        dict by name. The weighted mean of what the sites make of them is seen, no site's own.
         A model of privnb's: --model, --target, --features and --table say all, so that there is
         no code, and no cell: write %federated with a single %, or leave a comment below %%.
 

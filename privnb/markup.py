@@ -109,7 +109,9 @@ def table(
         tag(
             "tr",
             *(
-                tag("th", cell, scope="row", style=f"{_CELL};font-weight:600{_wrap(cell)}")
+                tag(
+                    "th", cell, scope="row", style=f"{_CELL};font-weight:600{align(0)}{_wrap(cell)}"
+                )
                 if position == 0
                 else tag("td", cell, style=_CELL + align(position) + _wrap(cell))
                 for position, cell in enumerate(row)

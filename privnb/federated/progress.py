@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Board", "Progress", "RoundProgress", "RunState", "SiteState"]
-
-logger = logging.getLogger(__name__)
 
 SiteState: TypeAlias = Literal["waiting", "training", "received", "late", "dropped"]
 """Of one site in one round. ``waiting``: it has not been asked yet; ``training``: it computes;
@@ -75,9 +70,7 @@ class Progress:
 
 
 class Board:
-    """Where a run writes down how far it is, and tells those who watch.
-
-    One thread writes; any may read and watch.
+    """Where a run writes down how far it is. One thread writes; any may read.
 
     >>> board = Board(["northside", "lakeside"], rounds=2)
     >>> board.joined("northside", "joined")
@@ -87,8 +80,6 @@ class Board:
     """
 
     def __init__(self, sites: Sequence[str], *, rounds: int) -> None:
-        self._lock = threading.Lock()
-        self._watching: list[Callable[[Progress], None]] = []
         self._rounds: dict[int, RoundProgress] = {}
         self._progress = Progress(
             sites=tuple(sites),
@@ -101,17 +92,6 @@ class Board:
     def progress(self) -> Progress:
         """How far it is now."""
         return self._progress
-
-    def watch(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call something at every change, in the thread that made it; return what ends that."""
-        with self._lock:
-            self._watching.append(callback)
-
-        def end() -> None:
-            with self._lock, contextlib.suppress(ValueError):
-                self._watching.remove(callback)
-
-        return end
 
     def state(self, state: RunState) -> None:
         """Write down what the run as a whole does."""
@@ -161,11 +141,4 @@ class Board:
         self._change(by_round=tuple(self._rounds[n] for n in sorted(self._rounds)))
 
     def _change(self, **changes: object) -> None:
-        with self._lock:
-            self._progress = dataclasses.replace(self._progress, **changes)  # type: ignore[arg-type]
-            now, watching = self._progress, list(self._watching)
-        for callback in watching:
-            try:
-                callback(now)
-            except Exception:  # who watches must not stop what is watched
-                logger.exception("a watcher of a federated run failed")
+        self._progress = dataclasses.replace(self._progress, **changes)  # type: ignore[arg-type]

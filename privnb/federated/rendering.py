@@ -98,10 +98,11 @@ def label_text(release: FederatedRelease) -> str:
 def summary_lines(release: FederatedRelease, name: str) -> list[str]:
     """Say what is now in the variable ``name``: what, of whom, what protects it, its proof."""
     outcome = release.outcome
+    rounds = _count(len(outcome.history), "round")
     what = {
-        "totals": f"totals in {len(outcome.answer.rows) if outcome.answer else 0} rows",
-        "training": f"{len(outcome.arrays)} arrays after {len(outcome.history)} rounds",
-        "model": f"a model after {len(outcome.history)} rounds",
+        "totals": f"totals in {_count(len(outcome.answer.rows) if outcome.answer else 0, 'row')}",
+        "training": f"{_count(len(outcome.arrays), 'array')} after {rounds}",
+        "model": f"a model after {rounds}",
     }[outcome.kind]
     if release.mock:
         paid = "MOCK: nothing real, nothing spent"
@@ -115,6 +116,10 @@ def summary_lines(release: FederatedRelease, name: str) -> list[str]:
         *(f"Nothing from {site}: {p}  {p.hint}" for site, p in release.problems.items()),
         f"digest {release.digest[:16]} · request {release.request[:8]}",
     ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _title(release: FederatedRelease) -> str:
@@ -149,7 +154,7 @@ def _arrays(arrays: Sequence[ArrayShown]) -> tuple[list[str], list[list[str]]]:
 
 def _rounds_title(release: FederatedRelease) -> str:
     outcome = release.outcome
-    done = f"{len(outcome.history)} of {outcome.asked_rounds} rounds"
+    done = f"{len(outcome.history)} of {_count(outcome.asked_rounds, 'round')}"
     return f"{done} · {outcome.strategy}" if outcome.strategy else done
 
 

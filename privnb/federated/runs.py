@@ -21,7 +21,7 @@ from privnb.federated.release import FederatedRelease
 from privnb.messages import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from matplotlib.figure import Figure
     from pandas import DataFrame
@@ -133,13 +133,6 @@ class FederatedRun:
     def progress(self) -> Progress:
         """How far it is, as far as is known here; asks nobody."""
         return self._board.progress
-
-    def on_change(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call something at every change of the progress; returns a function that ends that.
-
-        It is called in the thread that drives the run, which waits for it: be quick.
-        """
-        return self._board.watch(callback)
 
     @property
     def status(self) -> Mapping[str, SiteStatus]:

@@ -247,7 +247,7 @@ def test_a_slow_run_shows_a_live_view_which_is_replaced_by_one_that_can_be_saved
     assert set(saved) == {"text/html", "text/plain"}
     assert "3 of 3 rounds done" in saved["text/plain"]
     assert "data:image/png;base64," in saved["text/html"]
-    assert line["text/plain"].startswith("model: 1 arrays after 3 rounds")
+    assert line["text/plain"].startswith("model: 1 array after 3 rounds")
 
 
 def test_a_terminal_gets_text_at_the_beginning_and_at_the_end(sites, held):
@@ -257,7 +257,7 @@ def test_a_terminal_gets_text_at_the_beginning_and_at_the_end(sites, held):
     assert first.startswith("Run ")
     assert all(site in first for site in ("northside", "riverside", "lakeside"))
     assert "3 of 3 rounds done" in last
-    assert line.startswith("model: 1 arrays after 3 rounds")
+    assert line.startswith("model: 1 array after 3 rounds")
 
 
 def test_a_quick_run_shows_nothing_but_its_release(front_end):
@@ -396,6 +396,8 @@ def test_meaning_is_an_error_with_a_hint(sites, line, message, hint):
 def test_help_names_the_three_forms(sites):
     text = sites.shell.magics_manager.magics["cell"]["federated"].__doc__
     for words in ("Totals:", "Training:", "--model, --target", "%federated with a single %"):
+        assert words in text
+    for words in ("sets `app`", "`initial`, the arrays", "proximal-mu=0.1", "each round begins"):
         assert words in text
 
 

@@ -182,6 +182,11 @@ def test_tables_have_a_caption_and_scoped_headers():
     assert html.count('scope="row"') == 1
 
 
+def test_numbers_stand_to_the_right_as_their_headings_do():
+    html = table("Rounds", ["round", "words"], [["1", "x"]], numeric=[0])
+    assert html.count("text-align:right") == 2
+
+
 def test_plain_tables_keep_columns_below_each_other_for_wide_letters():
     lines = plain_table(["a", "b"], [["東京", "x"], ["lake", "y"]]).splitlines()
     assert lines[2] == "東京  x"
