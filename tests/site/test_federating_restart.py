@@ -219,17 +219,17 @@ def dies_once(site, at, *, after):
     return crashing
 
 
-def drive(sites, computation, run, site):
+def drive(sites, computation, run, site, *asked):
     """Bring a run to its end as a patient analyst does; return the sum, and all that was drawn."""
     vectors = set()
     for number in range(1, 10):
         attempt = Attempt(sites, run, computation, number=number)
         with contextlib.suppress(AssertionError):  # somebody was silent: begin anew
             attempt.keys()
-            attempt.contribute(TOTALS)
+            attempt.contribute(*asked)
             vectors |= {each.vector for each in inputs(site)}
             if not attempt.problems:
-                (total,) = ring.to_integers(attempt.open())
+                total = attempt.open()
                 end(sites, run, number + 1)
                 return total, vectors
     raise AssertionError("the run came to no end")
@@ -248,7 +248,8 @@ def test_kill_9_at_any_transaction_of_a_run_neither_loses_nor_doubles_anything(t
         run = sites.submit(computation)
         for _ in range(3):
             sites.step()
-        total, vectors = drive(sites, computation, run, site)
+        total, vectors = drive(sites, computation, run, site, TOTALS)
+        (total,) = ring.to_integers(total)
         for _ in range(5):
             site.federating._next_look = 0
             sites.step()
@@ -264,3 +265,44 @@ def test_kill_9_at_any_transaction_of_a_run_neither_loses_nor_doubles_anything(t
         assert charge.state == "spent"
         sites.close()
     assert at > 4  # joining, contributing, settling whom it is summed over, and the reply
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_kill_9_at_any_transaction_of_a_training_loses_no_round(tmp_path, after):
+    sites = Sites(tmp_path / "0")
+    digest = sites.training().digest
+    sites.close()
+    at, died = 0, True
+    while died:
+        at += 1
+        # Keys are part of the digest, so all times it is the same sites, on other data.
+        for site in (tmp_path / "0").iterdir():
+            (tmp_path / str(at) / site.name / "state").mkdir(parents=True)
+            key = site / "state" / "audit.key"
+            (tmp_path / str(at) / site.name / "state" / "audit.key").write_bytes(key.read_bytes())
+        sites = Sites(tmp_path / str(at), release=[digest])
+        site = sites.all[0]
+        crashing = dies_once(site, at, after=after)
+        computation = sites.training()
+        run = sites.submit(computation)
+        for _ in range(3):
+            sites.step()
+        total, _ = drive(sites, computation, run, site, train_work(), [np.zeros(2)])
+        for _ in range(5):
+            site.federating._next_look = 0
+            sites.step()
+        died, crashing.at = crashing.at == 0, 0
+        assert mean_of(total)[2] == pytest.approx(63)
+        assert len(events(site, "join")) == len(events(site, "release")) == 1
+        part = site.port.replies(run)[0].part
+        assert part.rounds == 1
+        # What was cut off before it was sent is counted too, since nobody can tell any more.
+        assert part.contributions in {1, 2}
+        remembered = []
+        for each in sites.all:
+            with each.database.read() as snapshot:
+                remembered.append(len(snapshot.execute(sa.select(tables.run_sums)).all()))
+        # Who died before it opened the sum does not know of it, but as many as open one do.
+        assert remembered in ([1, 1, 1], [0, 1, 1])
+        sites.close()
+    assert at > 4  # joining, what is computed on, whom it is summed over, and the reply
