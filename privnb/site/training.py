@@ -53,6 +53,7 @@ _WEIGHT = "num-examples"
 class Training:
     """A Flower app that trains on this site's rows, or on those of its mock twin.
 
+    On rows, it first does its work once on the mock twin, for the names of its metrics.
     Rows are read anew when the people whose consent covers the purpose are others than before.
     """
 
@@ -69,7 +70,9 @@ class Training:
         self._trainer: Trainer | None = None
         self._consents: Consents = ()
         self._closed = False
-        self._metrics: dict[str, tuple[str, ...]] = {}
+        self._twin: Trainer | None = None
+        self._names: dict[str, tuple[str, ...]] = {}
+        """By kind of work, what metrics are called on the mock twin."""
 
     def check(self, work: Work, arrays: Sequence[NDArray[Any]]) -> None:
         """Refuse what is no round of a training, or too large."""
@@ -79,26 +82,26 @@ class Training:
             raise QueryRefused(f"Parts are weighted by {_WEIGHT} alone.", code="E_WORK")
         require_fitting(sum(array.size for array in arrays))
 
+    def consents(self) -> Consents:
+        """Say who consents now."""
+        return () if self._mock else self._python.consents(self._computation)
+
     def length(self, work: Work) -> int:
         """As many as the arrays that it starts from have; metrics are few."""
         if work.kind != "train":
             return 0
         return sum(math.prod(each.shape) for each in work.arrays)
 
-    def consents(self) -> Consents:
-        """Say who consents now."""
-        return () if self._mock else self._python.consents(self._computation)
-
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:
         """Have the app do its round; raises what may be told of why it did not."""
         require_open(closed=self._closed)
+        expected = None if self._mock else self._names_of(work, arrays)
         trained = self._current().step(work, arrays)
         if isinstance(trained, Failed):
-            raise self._problem(trained)
+            raise self._problem(trained, mock=self._mock)
         names = tuple(trained.metrics)
-        # Names leave unmasked: chosen anew in each round, they could spell out rows.
-        if self._metrics.setdefault(work.kind, names) != names:
-            raise self._not_summed("The metrics have other names than in the round before.")
+        if expected is not None and names != expected:
+            raise unsummed()
         values = [array.ravel() for _, array in trained.arrays]
         numbers = np.concatenate([*values, list(trained.metrics.values()), [1.0]], dtype=np.float64)
         try:
@@ -134,9 +137,29 @@ class Training:
     def close(self) -> None:
         """End the worker, and what runs in it."""
         self._closed = True
-        trainer = self._trainer
-        if trainer is not None:
-            trainer.close()
+        for trainer in (self._trainer, self._twin):
+            if trainer is not None:
+                trainer.close()
+
+    def _names_of(self, work: Work, arrays: Sequence[NDArray[Any]]) -> tuple[str, ...]:
+        """Return what metrics are called, as the same code calls them on the mock twin.
+
+        Names leave unmasked. So they are found before any row is read, at the first work of each
+        kind, and found again after a restart: what they spell out is known without this site.
+        """
+        names = self._names.get(work.kind)
+        if names is None:
+            twin = self._twin = self._python.trainer(self._computation, mock=True)
+            if self._closed:
+                twin.close()
+            try:
+                found = twin.step(work, arrays)
+            finally:
+                twin.close()
+            if isinstance(found, Failed):
+                raise _on_twin(self._problem(found, mock=True))
+            names = self._names[work.kind] = tuple(found.metrics)
+        return names
 
     def _current(self) -> Trainer:
         """Return a worker that has the rows of those who consent now."""
@@ -151,14 +174,27 @@ class Training:
                 self._trainer.close()
         return self._trainer
 
-    def _problem(self, failed: Failed) -> PrivnbError:
+    def _problem(self, failed: Failed, *, mock: bool) -> PrivnbError:
         fault = failed.fault
         if fault in _TOLD_BY_SOURCE:
             hint = "See the notebook on federated training for a whole one."
             return QueryRefused(_TOLD_BY_SOURCE[fault], hint=hint, code="E_CELL")
+        if not mock:
+            return unsummed()
         if fault is not None:
-            return self._not_summed(_TOLD_ON_MOCK[fault])
-        return self._python.problem(failed, mock=True) if self._mock else unsummed()
+            return QueryRefused(_TOLD_ON_MOCK[fault], code="E_OUTPUT")
+        return self._python.problem(failed, mock=True)
 
     def _not_summed(self, why: str) -> PrivnbError:
         return QueryRefused(why, code="E_OUTPUT") if self._mock else unsummed()
+
+
+def _on_twin(problem: PrivnbError) -> PrivnbError:
+    """Say what is wrong with an app on the mock twin; it tells of no row."""
+    if not isinstance(problem, QueryRefused):
+        return problem
+    return QueryRefused(
+        f"On the mock twin: {problem.message}",
+        hint="What the metrics are called is found there first. Try the app with --mock.",
+        code=problem.code,
+    )

@@ -56,13 +56,14 @@ class FakeTrainer:
         self.closed = False
 
     def step(self, work, arrays):
-        self.box.steps.append((work.kind, work.round))
+        config = work.config or {}
         real = self.cell.tables["visits"].num_rows > 10
-        (self.box.let_go if real else self.box.twins_go).wait(30)
+        (self.box.steps if real else self.box.twin_steps).append((work.kind, work.round))
+        (self.box.held_go if config.get("held") else self.box.let_go).wait(30)
         if self.closed:
             return Failed(reason="lock")
-        if work.config and work.config.get("fail"):
-            fault = work.config["fail"]
+        fault = config.get("fail" if real else "fail on twin")
+        if fault:
             if fault == "raise":
                 return Failed(reason="error", error="KeyError", line=3)
             if fault == "crash":
@@ -72,10 +73,12 @@ class FakeTrainer:
         forms = [dataclasses.replace(each, dtype="float64") for each in work.arrays]
         arrays = [np.asarray(each, np.float64) + step for each in arrays]
         trained = tuple(zip(forms, arrays, strict=True)) if work.kind == "train" else ()
-        metric = (work.config or {}).get("metric", "loss")
-        return Trained(
-            arrays=trained, metrics={metric: step / 2}, weight=float(10 * step + 1), seconds=0.0
-        )
+        metric = config.get("metric", "loss")
+        if real:
+            metric = config.get("metric on rows", metric)
+        metrics = {metric: step / 2} if metric else {}
+        weight = float(10 * step + 1)
+        return Trained(arrays=trained, metrics=metrics, weight=weight, seconds=0.0)
 
     def close(self) -> None:
         self.closed = True
@@ -88,19 +91,23 @@ class TrainingBox(FakeBox):
         super().__init__()
         self.number = number
         self.steps: list[tuple[str, int]] = []
+        """What was done on rows; what was done on mock twins is apart."""
+        self.twin_steps: list[tuple[str, int]] = []
         self.trainers: list[FakeTrainer] = []
+        """Those that have rows."""
         self.let_go.set()
-        self.twins_go = threading.Event()
-        """Lets steps on mock twins go, as `let_go` does those on data."""
-        self.twins_go.set()
+        self.held_go = threading.Event()
+        """Lets the steps go whose work says that they are held, as `let_go` does all others."""
 
     def train(self, cell):
-        self.trainers.append(FakeTrainer(self, cell))
-        return self.trainers[-1]
+        trainer = FakeTrainer(self, cell)
+        if cell.tables["visits"].num_rows > 10:
+            self.trainers.append(trainer)
+        return trainer
 
     def close(self) -> None:
         self.let_go.set()
-        self.twins_go.set()
+        self.held_go.set()
 
 
 class FederatedSite(PythonSite):

@@ -346,14 +346,55 @@ def test_what_failed_was_a_try_as_well(sites, training, fault):
     assert len(sites.all[0].training_box.steps) == 3
 
 
-def test_metrics_keep_the_names_of_the_first_round(sites, training):
-    """Names leave unmasked: new ones in each round could spell out rows."""
+@pytest.mark.parametrize("restarted", [False, True])
+def test_metrics_are_called_what_they_are_called_on_the_mock_twin(sites, training, restarted):
+    """Names leave unmasked: chosen by the rows, in any round, they could spell them out."""
     computation, run = training
-    Attempt(sites, run, computation, number=1).keys().contribute(train_work(), [np.zeros(2)])
-    attempt = Attempt(sites, run, computation, number=2).keys()
-    attempt.contribute(train_work(2, config={"metric": "odd"}), [np.zeros(2)])
-    assert set(attempt.problems.values()) == {"E_OUTPUT"}
-    assert "odd" not in "".join(attempt.words.values())
+    codes = []
+    for number, config in enumerate(
+        [{"metric on rows": "odd"}, {}, {"metric": "odd"}, {"metric on rows": "odd"}], 1
+    ):
+        attempt = Attempt(sites, run, computation, number=number).keys()
+        attempt.contribute(train_work(min(number, 3), config=config), [np.zeros(2)])
+        codes.append(attempt.problems.get("northside"))
+        assert "odd" not in "".join(attempt.words.values())
+        if restarted:
+            for site in sites.all:
+                site.restart()
+    # Whatever they were called by the first work after a restart is as public as the twin.
+    assert codes == ["E_OUTPUT", None, None if restarted else "E_OUTPUT", "E_OUTPUT"]
+
+
+@pytest.mark.parametrize(
+    "config", [{"metric": "", "metric on rows": "odd"}, {"metric on rows": ""}]
+)
+def test_no_metric_is_told_of_that_there_is_on_rows_only_or_on_the_twin_only(
+    sites, training, config
+):
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(config=config), [np.zeros(2)])
+    assert attempt.problems["northside"] == "E_OUTPUT"
+
+
+def test_names_are_looked_for_on_the_mock_twin_once_for_each_kind(sites, training):
+    computation, run = training
+    for number, kind in enumerate(["train", "evaluate", "train", "evaluate"], 1):
+        attempt = Attempt(sites, run, computation, number=number).keys()
+        attempt.contribute(train_work((number + 1) // 2, kind=kind), [np.zeros(2)])
+        assert attempt.problems == {}
+    box = sites.all[0].training_box
+    assert box.twin_steps == [("train", 1), ("evaluate", 1)]
+    assert len(box.steps) == 4
+
+
+def test_an_app_that_fails_on_the_mock_twin_sees_no_row(sites, training):
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(config={"fail on twin": "weight"}), [np.zeros(2)])
+    assert attempt.problems["northside"] == "E_OUTPUT"
+    assert attempt.words["northside"].startswith("On the mock twin: ")
+    assert sites.all[0].training_box.steps == []
 
 
 @pytest.mark.parametrize(
@@ -699,12 +740,12 @@ def begin_mock_training(sites):
     return run, lambda site, **kwargs: contribute(attempt, site, **kwargs)
 
 
-def contribute(attempt, site, *, size=2):
+def contribute(attempt, site, *, size=2, held=False):
     message = Ask(
         step="contribute",
         attempt=attempt.number,
         shares=attempt.shares[site.key],
-        work=train_work(size=size),
+        work=train_work(size=size, config={"held": True} if held else None),
     )
     site.ask_step(attempt.run, message, bytes(8 * size))
 
@@ -716,15 +757,14 @@ def test_mock_twins_are_in_nobody_s_way(sites, training):
     paid = Attempt(sites, run, computation).keys()
     for _ in range(4):
         _, ask_for_part = begin_mock_training(sites)
-        site.training_box.twins_go.clear()
-        ask_for_part(site)
+        ask_for_part(site, held=True)
     site.step()
     totals = sites.totals()
     other = Attempt(sites, sites.submit(totals), totals).keys()
     other.contribute(TOTALS)
     paid.contribute(train_work(), [np.zeros(2)])
     assert (other.problems, paid.problems) == ({}, {})
-    site.training_box.twins_go.set()
+    site.training_box.held_go.set()
     site.finish_parts()
 
 
@@ -732,17 +772,16 @@ def test_what_waits_for_a_run_that_ended_is_not_computed(sites):
     site = sites.all[0]
     first, ask_first = begin_mock_training(sites)
     second, ask_second = begin_mock_training(sites)
-    site.training_box.twins_go.clear()
-    ask_first(site)
+    ask_first(site, held=True)
     site.step()
     ask_second(site)
     site.step()
     end(sites, second, 2, finished=False)
-    site.training_box.twins_go.set()
+    site.training_box.held_go.set()
     site.finish_parts()
     site.step()
     assert site.told(first, "000001-contribute")[0].problem is None
-    assert len(site.training_box.steps) == 1
+    assert len(site.training_box.twin_steps) == 1
 
 
 @pytest.mark.parametrize("kind", ["sql", "model"])
@@ -780,8 +819,7 @@ def test_more_than_the_site_has_room_for_is_refused_unread(sites, monkeypatch):
     second, ask_second = begin_mock_training(sites)
     monkeypatch.setattr(joined, "_MOST_MOCK_BYTES", 40 * 2**20)
     size = 2**20  # numbers: an ask of 8 MiB
-    site.training_box.twins_go.clear()
-    ask_first(site, size=size)
+    ask_first(site, size=size, held=True)
     site.step()
     ask_second(site, size=size)
     site.step()
@@ -790,7 +828,7 @@ def test_more_than_the_site_has_room_for_is_refused_unread(sites, monkeypatch):
     assert (site.port.email, ANA, second, "000001-contribute") not in sites.channel.heard
     totals = sites.totals()
     Attempt(sites, sites.submit(totals), totals).keys().contribute(TOTALS)
-    site.training_box.twins_go.set()
+    site.training_box.held_go.set()
     site.finish_parts()
     site.step()
     assert site.told(first, "000001-contribute")[0].problem is None
@@ -803,7 +841,7 @@ def test_mock_twins_are_not_computed_on_at_any_size(sites, monkeypatch):
     ask_for_part(site, size=2**17)
     site.step()
     assert problem(site, run, "000001-contribute").code == "E_WORK"
-    assert site.training_box.steps == []
+    assert site.training_box.twin_steps == []
 
 
 def test_of_large_asks_one_is_read_at_a_time(sites):
