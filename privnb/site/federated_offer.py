@@ -8,6 +8,7 @@ from privnb.messages import FederatedOffer
 
 if TYPE_CHECKING:
     from privnb.site.config import SiteConfig
+    from privnb.site.federated_config import FederatedConfig
 
 __all__ = ["MODELS", "offer_of"]
 
@@ -32,17 +33,18 @@ def offer_of(config: SiteConfig, *, trains: bool) -> FederatedOffer | None:
         min_summed=federated.min_summed,
         colluding=federated.colluding,
         idle_minutes=federated.idle_minutes,
-        training=_training(config) if trains else "",
+        training=_training(config, federated) if trains else "",
         models=MODELS,
     )
 
 
-def _training(config: SiteConfig) -> str:
+def _training(config: SiteConfig, federated: FederatedConfig) -> str:
     review = config.review
     if review is None:
         return ""
     but = ", or what is on the owner's list" if review.release else ""
+    fixed = ", which are all over the same sites" if federated.fixed_sites else ""
     return (
         f"{review.needed} of {len(review.reviewers)} reviewers approve of the code{but}; nobody"
-        " looks at the sums of single rounds"
+        f" looks at the sums of single rounds{fixed}"
     )

@@ -59,7 +59,7 @@ def test_without_the_section_nothing_is_computed_together(load):
 def test_an_empty_section_has_careful_defaults(load):
     found = load("[federated]\n").federated
     assert (found.partners, found.min_sites, found.min_summed) == ((), 3, 2)
-    assert (found.colluding, found.idle_minutes) == (0, 60)
+    assert (found.colluding, found.idle_minutes, found.fixed_sites) == (0, 60, False)
 
 
 def test_the_owner_s_words_count(load):
@@ -97,6 +97,7 @@ def test_a_partner_that_is_none_is_told_with_its_line(load, partner):
         ("colluding = -1", "at least 0"),
         ("idle_minutes = 0", "at least 1"),
         ("idle_minutes = 100000", "at most 10080"),
+        ("fixed_sites = 1", "true or false"),
         ("min_site = 3", "Did you mean|no key 'min_site'"),
         ('partners = "x"', "must be an array"),
     ],
@@ -112,6 +113,9 @@ def test_training_is_approved_of_by_reviewers_in_words(load):
     review += f'"a@b.example" = "{key}"\n'
     offer = offer_of(load(SECTION + review), trains=True)
     assert offer.training.startswith("1 of 1 reviewers approve of the code")
+    assert "same sites" not in offer.training
+    fixed = offer_of(load(f"{SECTION}fixed_sites = true\n{review}"), trains=True)
+    assert fixed.training.endswith("which are all over the same sites")
     assert offer_of(load(SECTION + review), trains=False).training == ""
 
 
