@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -252,7 +253,7 @@ def test_a_site_killed_in_a_round_and_restarted_is_in_the_sums_again(session, ag
 @pytest.mark.timeout(300)
 def test_a_site_whose_code_gives_no_number_is_left_out_and_named(session, agents):
     smallest = min(len(pd.read_parquet(p / "visits.parquet")) for p in agents.sites.values())
-    cell = CELL.replace("return Message(", "w = w / (len(y) > smallest)\n    return Message(")
+    cell = CELL.replace("return Message(", "w = w / (len(y) != smallest)\n    return Message(")
     options = {"rounds": 2, "params": {"pause": 0.0, "smallest": smallest}}
     run = session.train(cell, sites=SITES, tables=["visits"], purpose=PURPOSE, **options)
     agents.approve(run.id)
@@ -263,14 +264,44 @@ def test_a_site_whose_code_gives_no_number_is_left_out_and_named(session, agents
     assert run.progress.by_round[0].sites["riverside"] == "dropped"
 
 
+KERNEL = """
+import json, sys
+import privnb
+email, exchange, home, cell, asked = sys.argv[1:]
+session = privnb.connect(email=email, exchange=exchange, home=home)
+run = session.train(cell, **json.loads(asked))
+print(run.id, flush=True)
+run.result()
+"""
+
+
 @pytest.mark.timeout(300)
-def test_a_later_kernel_goes_on_with_a_run(session, agents):
-    run = train(session, agents, rounds=6, params={"pause": 0.3})
-    reached(run, 2)
-    run.stop()
-    later = privnb.connect(email=ANA, exchange=str(agents.exchange), home=agents.folder / "ana")
-    release = later.request(run.id[:10]).result(timeout=120)
+def test_a_later_kernel_goes_on_where_one_was_killed_in_a_round(session, agents):
+    asked = {
+        "sites": SITES,
+        "tables": ["visits"],
+        "purpose": PURPOSE,
+        "rounds": 6,
+        "params": {"pause": 0.31},
+    }
+    said = (ANA, str(agents.exchange), str(agents.folder / "ana"), CELL, json.dumps(asked))
+    command = [sys.executable, "-c", KERNEL, *said]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as kernel:
+        request = kernel.stdout.readline().strip()
+        agents.approve(request)
+        deadline = time.monotonic() + 120
+        while session.request(request).progress.rounds_done < 2:
+            assert kernel.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        kernel.kill()
+        kernel.wait()
+    run = session.request(request[:10])
+    assert run.progress.state == "stopped"
+    assert run.progress.rounds_done < 6
+    release = run.result(timeout=120)
     assert release.history["round"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert release.history.sites.tolist() == [3] * 6, release.outcome.remarks
     assert set(release.receipts) == set(SITES)
 
 
