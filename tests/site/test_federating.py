@@ -435,6 +435,22 @@ def test_a_round_of_a_model_is_answered_at_one_point_only_and_with_the_same_nois
     assert set(attempt.problems.values()) == {"E_SPENT_ROUND"}
 
 
+def test_a_round_of_a_model_is_not_given_again_once_other_people_consent(modelling):
+    computation = model_of(modelling)
+    plan = model_plan(modelling, computation)
+    run = modelling.submit(computation)
+    bound = bound_of(computation, form=plan.form)
+    site, now = modelling.all[0], [people(1, 2, 3)]
+    site.tables.consenting = lambda table, *, purpose: now[0]
+    for number, (round_, problems) in enumerate(
+        [(1, {}), (1, {"northside": "E_SPENT_ROUND"}), (2, {})], 1
+    ):
+        attempt = Attempt(modelling, run, computation, number=number, bound=bound).keys()
+        attempt.contribute(gradient_work(round_, plan.start), [plan.start])
+        assert attempt.problems == problems
+        now[0] = people(1, 2)
+
+
 def test_the_price_of_a_model_is_told_beforehand(modelling):
     asked = modelling.submit(model_of(modelling), action="estimate")
     estimate = modelling.all[0].reply(asked).estimate

@@ -320,6 +320,22 @@ def test_a_training_does_not_compute_a_round_again_on_other_people(sites):
     assert other.problems == {}
 
 
+def test_a_consent_that_changes_while_a_part_is_computed_keeps_it_in(sites):
+    computation = sites.training()
+    run = begun(sites, computation)
+    now = [people(1, 2, 3)]
+    sites.all[0].data.consenting = lambda table, *, purpose: now[0]
+    site = held(sites, run, computation)
+    now[0] = people(1, 2)
+    site.training_box.let_go.set()
+    site.finish_parts()
+    site.step()
+    told, vector = site.told(run, "000001-contribute")
+    assert (told.problem.code, vector) == ("E_SPENT_ROUND", b"")
+    end(sites, run, 2)
+    assert site.reply(run).part.contributions == 0
+
+
 def test_who_consents_is_not_to_be_guessed_from_what_is_stored(sites):
     computation = sites.totals()
     run = sites.submit(computation)
