@@ -42,7 +42,7 @@ _TOTALS_SECONDS = 120.0
 _MODEL_SECONDS = 120.0
 _TRAINING_SECONDS = 600.0
 _BESIDE_TRAINING = 60.0
-"""What a round may take longer than the longest step of a site."""
+"""What a round may take longer than the longest steps of a site."""
 
 
 class AsksTogether:
@@ -189,7 +189,8 @@ class AsksTogether:
         source
             A Flower app in a cell: it makes ``app``, a ``flwr.clientapp.ClientApp``, and
             ``initial``, the arrays that training begins with, as a list or a dict. In the app,
-            ``context.node_config["tables"]`` has the tables as pandas frames.
+            ``context.node_config["tables"]`` has the tables as pandas frames. A site runs it on
+            its mock twin first: metrics have to have the names that they have there.
         sites
             Names of the sites; each decides for itself.
         tables
@@ -462,7 +463,8 @@ class AsksTogether:
     def _longest_step(self, chosen: Mapping[str, SiteCard]) -> float:
         offers = [d.python for d in self._directory.recalled(chosen).values()]
         longest = max((offer.seconds for offer in offers if offer), default=0)
-        return max(_TRAINING_SECONDS, longest + _BESIDE_TRAINING)
+        # The first round is also done on the mock twin.
+        return max(_TRAINING_SECONDS, 2 * longest + _BESIDE_TRAINING)
 
     def _begin(  # noqa: PLR0913 - keywords, each one part of the run
         self,
