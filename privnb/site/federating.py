@@ -18,6 +18,8 @@ The analyst is no more trusted than the storage. What each may get of the sites 
   noise whoever asks, in whichever run (`privnb.site.run_book`).
 - Keys are in memory alone. A site that was restarted says so, and is back in the next attempt.
 - A run of which the analyst says nothing for long ends by itself.
+- What all runs hold in memory is bounded, and those on mock twins, which cost nothing, have a room
+  and a thread of their own (`privnb.site.joined`, `privnb.site.run_asks`).
 """
 
 from __future__ import annotations
