@@ -66,7 +66,8 @@ class Pace:
     """Those who are still missing of a quick step once enough have answered."""
     late: float = 30.0
     """Those who still compute once enough others are done, at least; or five times as long as the
-    slowest of the others, if that is longer."""
+    slowest of the others, if that is longer. And those without whom a sum cannot be opened, where
+    another round will do."""
     silent: float = 25.0
     """A site whose agent shows no sign of life."""
     settle: float = 15.0

@@ -450,7 +450,7 @@ class Conductor:
             if len(there) >= self._needed:
                 if task.wanted <= there:
                     return
-                if task.replaceable and now - begun >= self._pace.grace:
+                if task.replaceable and now - begun >= self._pace.late:
                     raise self._lost(task, f"{_and(self._gone(task))} gone.")
             self._sleep(pause)
             pause = min(pause * 1.2, 0.1)
@@ -478,10 +478,13 @@ class Conductor:
         else:
             only = self._names(task)
             said = f"Round {number} can only be summed over {only}, and {_and(gone)} gone."
+        other = (
+            " A new run from other initial arrays needs fewer." if task.wanted and task.blob else ""
+        )
         return RunStalled(
             said,
             hint=f"Once enough are back, %privnb result {self._run[:8]} goes on from there;"
-            f" %privnb cancel {self._run[:8]} gives it up.",
+            f" %privnb cancel {self._run[:8]} gives it up.{other}",
         )
 
     def _names(self, task: Task) -> str:

@@ -155,19 +155,19 @@ class SimulatedSite:
         if ask.step == "share":
             return dataclasses.replace(told, shares=member.share(ask.adverts)), b""
         if ask.step == "contribute":
-            digest = work_digest(ask.work, blob)
+            digest, given = work_digest(ask.work, blob), self.input_of(ask.work, blob)
             roster = {self.verifier_key, *(ask.shares or {})}
-            if not self.summed.get(digest, roster) <= roster:
-                raise self.summed_before(digest)
+            if not self.summed.get(given, roster) <= roster:
+                raise self.summed_before(given)
             vector, form = self.work(ask.work, arrays_of(ask.work, blob))
-            self.works[ask.attempt] = digest
+            self.works[ask.attempt] = given
             masked, confirmed = member.mask(vector, ask.shares or {}, work=digest)
             advert = self.new_member(ask.following).advertise() if ask.following else None
             told = dataclasses.replace(told, form=form, confirmed=confirmed, advert=advert)
             return told, masked.astype("<u8").tobytes()
-        digest = self.works[ask.attempt]
-        if self.summed.setdefault(digest, set(ask.survivors)) != set(ask.survivors):
-            raise self.summed_before(digest)
+        given = self.works[ask.attempt]
+        if self.summed.setdefault(given, set(ask.survivors)) != set(ask.survivors):
+            raise self.summed_before(given)
         if ask.step == "agree":
             return dataclasses.replace(told, agreed=member.agree(ask.survivors)), b""
         reveal = member.reveal(ask.survivors, ask.agreed)
@@ -178,8 +178,12 @@ class SimulatedSite:
         self.members.pop(ask.attempt)
         return dataclasses.replace(told, reveal=reveal, shares=shares), b""
 
-    def summed_before(self, digest):
-        return RosterRefused("It was summed over others.", only=tuple(sorted(self.summed[digest])))
+    def input_of(self, work, blob):
+        """What is summed over one set of sites only."""
+        return work_digest(work, blob)
+
+    def summed_before(self, given):
+        return RosterRefused("It was summed over others.", only=tuple(sorted(self.summed[given])))
 
     def new_member(self, attempt):
         self.members = {a: m for a, m in self.members.items() if a >= attempt - 2}

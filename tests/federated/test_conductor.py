@@ -389,7 +389,7 @@ def test_a_sum_that_was_being_opened_is_lost_with_a_site_that_takes_no_part_any_
 
 
 def test_where_another_round_will_do_nobody_is_waited_for_long():
-    with Troupe([constant(1)] * 4, pace=Pace(quick=0.5, grace=0.3)) as troupe:
+    with Troupe([constant(1)] * 4, pace=Pace(quick=0.5, grace=0.3, late=0.3)) as troupe:
         unopened(troupe, gone=("riverside", "lakeside"))
         threading.Timer(0.8, back, (troupe, "lakeside")).start()
         with pytest.raises(RoundLost, match=r"Round 1 can only be .* riverside has gone"):

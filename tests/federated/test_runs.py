@@ -30,7 +30,9 @@ from privnb.errors import (
 )
 from privnb.federated import course
 from privnb.federated.history import Checkpoint, RunFiles, RunPlan
+from privnb.federated.messages import Told
 from privnb.federated.runs import restored
+from privnb.messages import Problem
 from privnb.notebook_check import check_notebook
 from privnb.release import RECORD_TYPE
 
@@ -430,6 +432,99 @@ def test_a_site_that_has_gone_stalls_the_run_which_goes_on_once_it_is_back(opene
     run._course._pace = SOON
     gone.restart()
     assert len(run.result(timeout=20).history) == 4
+
+
+def dies_before_it_reveals(site, number=1):
+    def die(site, ask, told, vector):
+        if site.asked[-2].work.round == number:
+            site.dead = True
+            return None
+        return told, vector
+
+    site.on["reveal"] = die
+
+
+def test_a_total_whose_sites_went_before_it_was_open_is_had_with_the_same_noise(opened):
+    session, datasite = opened
+    gone = [datasite.by_name[name] for name in ("riverside", "lakeside")]
+    for site in gone:
+        dies_before_it_reveals(site)
+    run = totals(session)
+    run._course._pace = dataclasses.replace(SOON, quick=0.5)
+    deadline = time.monotonic() + 20
+    while not all(site.dead for site in gone):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    drawn = [dict(site.drawn) for site in datasite.by_name.values()]
+    for site in gone:
+        site.on.clear()
+        site.restart()
+    release = run.result(timeout=20)
+    assert release.history.sites.tolist() == [3]
+    assert [site.drawn for site in datasite.by_name.values()] == drawn
+    steps = [ask.step for ask in datasite.by_name["northside"].asked]
+    assert steps.count("contribute") == 2
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_round_of_a_model_that_was_not_opened_is_had_again_or_made_up_for(
+    home, comes_back, monkeypatch
+):
+    from privnb.federated import runs
+
+    monkeypatch.setattr(runs, "_PROOF_SECONDS", 0.2)
+    pace = dataclasses.replace(SOON, quick=1.0, late=1.5)
+    monkeypatch.setattr(course, "Pace", lambda deadline: pace)
+    session, datasite = open_exchange(home, names=(*SITES, "hillside"))
+    try:
+        for site in datasite.by_name.values():
+            site.exact["rows"] = [(number, number % 2, 3) for number in range(2000)]
+        gone = [datasite.by_name[name] for name in ("riverside", "lakeside")]
+        for site in gone:
+            dies_before_it_reveals(site, 3)
+        run = session.train_model(
+            "poisson",
+            target="mdvis",
+            features=["plan_type"],
+            table="visits",
+            sites=list(datasite.by_name),
+            purpose=PURPOSE,
+            epsilon=4,
+            rounds=6,
+        )
+        while not all(site.dead for site in gone):
+            assert not run.done
+            time.sleep(0.005)
+        for site in gone if comes_back else gone[1:]:
+            site.on.clear()
+            site.restart()
+        release = run.result(timeout=40)
+    finally:
+        for site in datasite.by_name.values():
+            site.stop()
+    rounds = release.history["round"].tolist()
+    assert rounds == [1, 2, *([3] if comes_back else []), 4, 5, 6]
+    lost = any("Round 3 can only be summed over" in each for each in release.outcome.remarks)
+    assert lost is not comes_back
+
+
+def test_the_same_training_again_is_summed_over_the_same_sites_where_one_was_missing(opened):
+    session, datasite = opened
+    away = datasite.by_name["riverside"]
+
+    def fail_once(site, ask, told, vector):
+        if ask.work.round != 2:
+            return told, vector
+        problem = Problem(code="E_EXECUTION", message="It failed.", hint="")
+        return Told(step=ask.step, attempt=ask.attempt, problem=problem), b""
+
+    away.on["contribute"] = fail_once
+    first = train(session).result(timeout=20)
+    assert sorted(first.history.sites.tolist()) == [2, 3, 3, 3]
+    away.on.clear()
+    again = train(session).result(timeout=20)
+    assert again.history.sites.tolist() == first.history.sites.tolist()
+    np.testing.assert_array_equal(again.value[0], first.value[0])
 
 
 def test_a_run_can_be_awaited(opened):

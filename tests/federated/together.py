@@ -20,6 +20,7 @@ from privnb.datasite.ports import ArrivedReply, SiteCard
 from privnb.dp.planner import plan as planned
 from privnb.dp.schema import Bounds, Column, TableSchema
 from privnb.dp.sharing import form as form_of
+from privnb.errors import PrivnbError
 from privnb.federated import ring
 from privnb.federated.messages import bound_text
 from privnb.messages import (
@@ -170,9 +171,8 @@ class TogetherSite(SimulatedSite):
             )
             form = form_of(plan)
             pieces = self.federation.pieces
-            self.work = lambda work, arrays: (
-                ring.from_integers(plan.share(self.exact["rows"], pieces=pieces)),
-                None,
+            self.work = self.drawn_once(
+                lambda work, arrays: plan.share(self.exact["rows"], pieces=pieces)
             )
         elif computation.kind == "python":
             self.work = self.trainer(computation)
@@ -182,6 +182,27 @@ class TogetherSite(SimulatedSite):
             computation.digest, action=submission.action, analyst=ANA, form=form
         )
         self.join()
+
+    def drawn_once(self, draw):
+        """Give the same noisy integers whenever a round is asked for, and to one input only."""
+        self.drawn = {}
+
+        def work(asked, arrays):
+            given = b"".join(array.tobytes() for array in arrays)
+            if asked.round not in self.drawn:
+                self.drawn[asked.round] = given, draw(asked, arrays)
+            before, vector = self.drawn[asked.round]
+            if given != before:
+                raise PrivnbError("It gave its part before.", code="E_SPENT_ROUND")
+            return ring.from_integers(vector), None
+
+        return work
+
+    def input_of(self, work, blob):
+        computation = self.submission.computation
+        if computation.kind == "python" and self.submission.action == "run":
+            return computation.digest, work.kind, bytes(blob)  # whichever run it is
+        return self.run, super().input_of(work, blob)
 
     def trainer(self, computation):
         from privnb.federated.client import Client
@@ -214,10 +235,10 @@ class TogetherSite(SimulatedSite):
         )
         data = plan.prepare(self.exact["rows"])
 
-        def work(asked, arrays):
-            return ring.from_integers(plan.gradient(data, arrays[0], round=asked.round)), None
+        def gradient(asked, arrays):
+            return plan.gradient(data, arrays[0], round=asked.round)
 
-        return work, plan.form
+        return self.drawn_once(gradient), plan.form
 
     def told(self, ask, blob):
         told = super().told(ask, blob)
