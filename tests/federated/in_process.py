@@ -155,7 +155,8 @@ class SimulatedSite:
         if ask.step == "share":
             return dataclasses.replace(told, shares=member.share(ask.adverts)), b""
         if ask.step == "contribute":
-            digest, given = work_digest(ask.work, blob), self.input_of(ask.work, blob)
+            digest = work_digest(ask.work, blob)
+            given = self.input_of(digest, ask.work, blob)
             roster = {self.verifier_key, *(ask.shares or {})}
             if not self.summed.get(given, roster) <= roster:
                 raise self.summed_before(given)
@@ -178,9 +179,9 @@ class SimulatedSite:
         self.members.pop(ask.attempt)
         return dataclasses.replace(told, reveal=reveal, shares=shares), b""
 
-    def input_of(self, work, blob):
+    def input_of(self, digest, work, blob):
         """What is summed over one set of sites only."""
-        return work_digest(work, blob)
+        return digest
 
     def summed_before(self, given):
         return RosterRefused("It was summed over others.", only=tuple(sorted(self.summed[given])))

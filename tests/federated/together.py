@@ -198,11 +198,11 @@ class TogetherSite(SimulatedSite):
 
         return work
 
-    def input_of(self, work, blob):
+    def input_of(self, digest, work, blob):
         computation = self.submission.computation
         if computation.kind == "python" and self.submission.action == "run":
             return computation.digest, work.kind, bytes(blob)  # whichever run it is
-        return self.run, super().input_of(work, blob)
+        return self.run, digest
 
     def trainer(self, computation):
         from privnb.federated.client import Client
