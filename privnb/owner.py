@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
-    from privnb.site.desk import Desk
+    from privnb.site.reviewing.desk import Desk
 
 __all__ = ["open_desk"]
 
@@ -38,7 +38,7 @@ def open_desk(directory: str | os.PathLike[str], reviewer: str | None = None) ->
         The key or the site's database cannot be used.
     """
     from privnb.site.config import load_config  # noqa: PLC0415 - only when needed
-    from privnb.site.desk import Desk, choose_key  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from privnb.site.reviewing.desk import Desk, choose_key  # noqa: PLC0415 - SQLAlchemy takes half a second
 
     site = load_config(Path(directory))
     return Desk(site.directory, choose_key(reviewer, site=site))

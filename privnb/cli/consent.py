@@ -42,7 +42,7 @@ def list_(directory: Directory) -> None:
     """Show which asks wait for you, and where every grant stands."""
     from privnb.site.access import pending  # noqa: PLC0415 - SQLAlchemy takes half a second
     from privnb.site.grants import all_grants  # noqa: PLC0415
-    from privnb.site.scan_text import clipped, shown  # noqa: PLC0415 - only when needed
+    from privnb.site.scanning.text import clipped, shown  # noqa: PLC0415 - only when needed
 
     database = open_database(read_config(directory))
     try:

@@ -33,8 +33,8 @@ def partner(
     ] = None,
 ) -> None:
     """Compute together with another site from now on: add its key to site.toml."""
+    from privnb.site.federated.partners import add_partner  # noqa: PLC0415
     from privnb.site.opening import open_audit  # noqa: PLC0415 - only when needed
-    from privnb.site.partners import add_partner  # noqa: PLC0415
 
     config = read_config(directory)
     own = open_audit(config).verifier_key

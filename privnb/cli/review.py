@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from privnb.computation import Scalar
     from privnb.output import Output
     from privnb.review_item import ReviewItem
-    from privnb.site.desk import Desk
-    from privnb.site.review import Decided
+    from privnb.site.reviewing.desk import Desk
+    from privnb.site.reviewing.review import Decided
 
 __all__ = ["app"]
 
@@ -51,7 +51,7 @@ def key(
     email: Annotated[str, typer.Option(help="Your email address, as a reviewer.")],
 ) -> None:
     """Make your key, and print the line that names you in site.toml, under review.reviewers."""
-    from privnb.site.reviewers import ReviewerKey, key_folder  # noqa: PLC0415 - only when needed
+    from privnb.site.reviewing.reviewers import ReviewerKey, key_folder  # noqa: PLC0415 - only when needed
 
     path = key_folder() / f"{email}.json"
     if "/" not in email and path.exists():
@@ -204,7 +204,7 @@ def _console() -> Console:
 
 
 def _shown(text: object) -> str:
-    from privnb.site.scan_text import shown  # noqa: PLC0415 - only when needed
+    from privnb.site.scanning.text import shown  # noqa: PLC0415 - only when needed
 
     return shown(str(text))
 
@@ -273,7 +273,7 @@ def _print_facts(out: Console, item: ReviewItem) -> None:
 
 
 def _print_code(out: Console, item: ReviewItem) -> None:
-    from privnb.site.scan_text import lines_of  # noqa: PLC0415 - only when needed
+    from privnb.site.scanning.text import lines_of  # noqa: PLC0415 - only when needed
 
     _heading(out, "Code")
     lines = [_code_line(line) for line in lines_of(item.source)]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from privnb.site.claims import CheckReport
+    from privnb.site.data.claims import CheckReport
 
 __all__ = ["check", "init"]
 
@@ -41,7 +41,7 @@ def check(
 
     What it prints tells about the data: it is for the owner.
     """
-    from privnb.site.claims import check as compare  # noqa: PLC0415 - Ibis takes a second
+    from privnb.site.data.claims import check as compare  # noqa: PLC0415 - Ibis takes a second
 
     report = compare(directory)
     _print(report)

@@ -25,7 +25,7 @@ from privnb.audit import origin_of
 from privnb.errors import ConfigError
 from privnb.site.audit import AuditLog
 from privnb.site.config import CONFIG_FILE
-from privnb.site.reviewers import ReviewerKey
+from privnb.site.reviewing.reviewers import ReviewerKey
 from privnb.site.template import init_site
 
 __all__ = ["CONSENT_SEED", "DEMO_SITES", "DemoSite", "build_demo", "randhie_csv"]

@@ -19,7 +19,7 @@ What holds where ``2 * threshold > n + colluding``
 What does not hold, and has to be kept up elsewhere
     - A sum is what it is: over few sites, or with one value known to come from one of them, it
       tells much. Sums with the same inputs over other survivors tell their difference: each site
-      remembers whom they were over, and opens no others (`privnb.site.run_book`).
+      remembers whom they were over, and opens no others (`privnb.site.federated.book`).
     - Who gives wrong numbers within range falsifies the sum, and nobody notices.
     - Any site can spoil an attempt, as by wrong shares. It is named where that can be told.
     - Who takes part, when, and how long the vectors are, is seen by the analyst and the storage.

@@ -23,17 +23,17 @@ from privnb.datasite.ports import ArrivedJob
 from privnb.errors import PrivnbError
 from privnb.messages import SOURCE_FILES, SUBMISSION_FILE, Submission
 from privnb.site import ledger
-from privnb.site.approvals import Approvals
 from privnb.site.approving import Approving
 from privnb.site.charging import ATTEMPTS, Charging
 from privnb.site.ending import Endings
-from privnb.site.federating import Federating
+from privnb.site.federated.federating import Federating
+from privnb.site.federated.joining import Joining
 from privnb.site.intake import read_submission
-from privnb.site.joining import Joining
 from privnb.site.policy import refusal
 from privnb.site.refusing import Outgoing, Refusing, public, stored_computation
 from privnb.site.reporting import About, failure
 from privnb.site.requests import Record, RequestBook
+from privnb.site.reviewing.approvals import Approvals
 from privnb.site.serving import Serving
 from privnb.site.under_way import UnderWay
 

@@ -13,7 +13,7 @@ what was ``running`` is run once more, then given up; an output that is held sta
 looked at; a reply is stored once and sent until the exchange has taken it. Before a cell runs, and
 again before an output leaves, policy, grants and signatures are checked anew: a state in the
 database alone lets nothing run and nothing out. A cell for several sites becomes ``joined`` instead
-of running: see `privnb.site.federating`.
+of running: see `privnb.site.federated.federating`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 
 from privnb.errors import QueryRefused, RequestRefused
 from privnb.messages import Reply
-from privnb.site import review
+from privnb.site.federated.ending import enter_run
 from privnb.site.policy import refusal
 from privnb.site.refusing import Outgoing, Refusing, public
 from privnb.site.reporting import About, log_decision, problem_reply, record_decision
-from privnb.site.run_ending import enter_run
+from privnb.site.reviewing import review
 from privnb.site.under_way import UnderWay, no_python, told
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from privnb.datasite.ports import ArrivedJob
     from privnb.messages import Submission
     from privnb.output import Output
-    from privnb.site.approvals import Approvals
     from privnb.site.config import SiteConfig
     from privnb.site.database import Database
     from privnb.site.python_engine import PythonEngine
     from privnb.site.requests import Record, RequestBook
+    from privnb.site.reviewing.approvals import Approvals
     from privnb.site.serving import Serving
 
 __all__ = ["Approving"]

@@ -18,12 +18,12 @@ from privnb.datasite.names import is_email
 from privnb.dp.bounding import check_schema
 from privnb.dp.schema import TableSchema
 from privnb.errors import ConfigError
-from privnb.site.bins import Bins
-from privnb.site.columns import DeclaredColumn, is_name, read_column
 from privnb.site.consent_config import ConsentSource, PurposeTerms, read_consent, read_purposes
-from privnb.site.federated_config import FederatedConfig, read_federated
+from privnb.site.data.bins import Bins
+from privnb.site.data.columns import DeclaredColumn, is_name, read_column
+from privnb.site.federated.config import FederatedConfig, read_federated
 from privnb.site.python_config import PythonConfig, Template, read_python
-from privnb.site.review_config import ReviewConfig, read_review
+from privnb.site.reviewing.config import ReviewConfig, read_review
 from privnb.site.toml_lines import KeyPath
 from privnb.site.toml_reader import Section, TomlFile
 

@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 from privnb.dp.schema import Column, TableSchema
 from privnb.errors import ConfigError
 from privnb.site.config import SiteConfig, TableConfig
-from privnb.site.sources import located, open_source, source_stamp
+from privnb.site.data.sources import located, open_source, source_stamp
 
 __all__ = ["ConsentRegister", "Consenting", "RegisterFacts", "in_order"]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from privnb import wire
 from privnb.messages import Reply, fresh_salt, released_hash
-from privnb.site import review
 from privnb.site.audit import AuditLog, record_event
 from privnb.site.charging import MAX_RELEASE_BYTES
 from privnb.site.refusing import Outgoing, stored_submission
 from privnb.site.reporting import failure, one_line, problem_of
+from privnb.site.reviewing import review
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from privnb.computation import Computation
     from privnb.errors import PrivnbError
     from privnb.output import Output
-    from privnb.site.approvals import Approvals
     from privnb.site.database import Database
     from privnb.site.python_engine import PythonEngine
     from privnb.site.requests import Record, RequestBook
+    from privnb.site.reviewing.approvals import Approvals
 
 __all__ = ["Ended", "Endings", "Refusal", "ReleaseOf"]
 

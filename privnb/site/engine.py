@@ -39,7 +39,7 @@ _DEFAULT_EPSILON = Decimal(1)
 
 
 class OpenTables(Protocol):
-    """The bounded tables of a site, and their mock twins; see `privnb.site.tables`."""
+    """The bounded tables of a site, and their mock twins; see `privnb.site.data.tables`."""
 
     def stream(
         self, sql: str, *, mock: bool = False, purpose: str | None = None

@@ -33,7 +33,7 @@ _SHOWN = 3
 
 
 class UnitCounts(Protocol):
-    """Exact counts of privacy units, for the owner's side only; see `privnb.site.frames`."""
+    """Exact counts of privacy units, for the owner's side only; see `privnb.site.data.frames`."""
 
     def units(self, table: str, *, purpose: str) -> int:
         """Count the units whose rows the cell could see."""
@@ -69,7 +69,7 @@ def judge(
     single values that occur in the data for fewer units than that, as a maximum does; a count
     below that number; columns that hold only values of one column; and columns, an index and the
     axes of an array among them, whose values are those of the privacy unit or of a hidden column,
-    as `privnb.site.copies` says.
+    as `privnb.site.data.copies` says.
 
     Not found is, for example: an aggregate over few people whom the code picked out itself; groups
     under new names; a few whole numbers copied under new names; values that were scaled; numbers

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from privnb.datasite.owner import OwnerDatasite
     from privnb.site.agent import Agent
     from privnb.site.audit import AuditLog
+    from privnb.site.data.tables import Tables
     from privnb.site.python_engine import PythonEngine
-    from privnb.site.tables import Tables
 
 __all__ = ["database_path", "open_agent", "open_audit", "open_datasite"]
 
@@ -72,9 +72,9 @@ def open_agent(directory: Path) -> Agent:
     """
     from privnb.site.agent import Agent  # noqa: PLC0415 - opening a datasite needs none of these
     from privnb.site.audit import record_event  # noqa: PLC0415
+    from privnb.site.data.tables import Tables  # noqa: PLC0415
     from privnb.site.database import Database  # noqa: PLC0415
     from privnb.site.ledger import table_standing, terms_of  # noqa: PLC0415
-    from privnb.site.tables import Tables  # noqa: PLC0415
 
     config = load_config(directory)
     state = config.directory / "state"

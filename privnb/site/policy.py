@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from privnb.computation import Computation
     from privnb.dp.schema import TableSchema
     from privnb.site.python_config import Template
-    from privnb.site.review_config import ReviewConfig
+    from privnb.site.reviewing.config import ReviewConfig
 
 __all__ = ["UNREAD", "Decision", "Route", "decide", "refusal", "route_of", "wrong_purpose"]
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from privnb.dp.schema import TableSchema
     from privnb.output import Output
     from privnb.site.config import SiteConfig
-    from privnb.site.parts import Consents
+    from privnb.site.federated.parts import Consents
     from privnb.site.python_config import PythonConfig
     from privnb.site.sandbox import Trainer
 
     class Data(UnitCounts, Protocol):
-        """The rows that cells see; see `privnb.site.frames`."""
+        """The rows that cells see; see `privnb.site.data.frames`."""
 
         def frame(self, table: str, *, purpose: str, mock: bool = False) -> pa.Table:
             """Return the visible columns of all rows that may be used for the purpose."""

@@ -13,8 +13,9 @@ A request is named by its sender and the sender's name for it. Its states::
                       └▶ denied    └▶ joined    └▶ failed └──▶ denied ──▶ refused
 
 A request that is ``joined`` takes part in a federated run, for as long as that goes on: see
-`privnb.site.federating`. The last two lines are Python computations: see `privnb.site.approving`.
-Reviewers move them from waiting and held (`privnb.site.review`), the agent does all else.
+`privnb.site.federated.federating`. The last two lines are Python computations: see
+`privnb.site.approving`. Reviewers move them from waiting and held
+(`privnb.site.reviewing.review`), the agent does all else.
 
 A row belongs to one agent, which alone works on it while it lives (`privnb.site.liveness`). A reply
 is *owed* from the moment it is stored, or its price reserved, until the exchange has taken it.

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from privnb import wire
 from privnb.errors import StateError
 from privnb.messages import Reply, SiteDescription
-from privnb.site import access, ledger, review
-from privnb.site.federated_offer import offer_of
+from privnb.site import access, ledger
+from privnb.site.federated.offer import offer_of
 from privnb.site.grants import grants_of
 from privnb.site.policy import decide
 from privnb.site.refusing import Outgoing, public
 from privnb.site.reporting import one_line, problem_reply
+from privnb.site.reviewing import review
 
 if TYPE_CHECKING:
     import datetime as dt

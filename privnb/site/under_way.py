@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 from privnb import wire
 from privnb.errors import PrivnbError, RequestRefused, StateError
 from privnb.output import Output, OutputColumn
-from privnb.site import review
-from privnb.site.approvals import IN_REVIEW, Approvals
 from privnb.site.audit import record_event
 from privnb.site.charging import ATTEMPTS
 from privnb.site.ending import Ended, Endings, Refusal, ReleaseOf
-from privnb.site.notify import announce
+from privnb.site.federated.ending import enter_run
 from privnb.site.python_engine import PythonEngine, Ran
 from privnb.site.refusing import Outgoing, public
 from privnb.site.reporting import failure
 from privnb.site.requests import Record, RequestBook, Standing
-from privnb.site.run_ending import enter_run
+from privnb.site.reviewing import review
+from privnb.site.reviewing.approvals import IN_REVIEW, Approvals
+from privnb.site.reviewing.notify import announce
 from privnb.site.runs import Runs
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from privnb.computation import Computation
     from privnb.site.config import SiteConfig
     from privnb.site.database import Database
-    from privnb.site.federating import Federating
+    from privnb.site.federated.federating import Federating
     from privnb.site.liveness import AgentLock
     from privnb.site.sandbox import Failed
 

@@ -24,7 +24,7 @@ import duckdb
 from privnb.dp import noise
 from privnb.dp.planner import plan
 from privnb.site.config import load_config
-from privnb.site.tables import Tables
+from privnb.site.data.tables import Tables
 
 ROWS, PEOPLE, CITIES, KINDS = 10_000_000, 1_000_000, 25, 20
 ROUNDS, SLOW_ROUNDS = 15, 3

@@ -32,7 +32,7 @@ from privnb.dp.planner import plan
 from privnb.dp.schema import TableSchema
 from privnb.dp.sharing import difference
 from privnb.site.config import load_config
-from privnb.site.tables import Tables
+from privnb.site.data.tables import Tables
 
 EPSILON = Decimal(1)
 RELEASES = 400

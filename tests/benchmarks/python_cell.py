@@ -95,7 +95,7 @@ PAUSE = 5.0 if len(sys.argv) < 2 else float(sys.argv[1])
 
 
 def make_site(folder: Path, exchange: Path) -> Path:
-    from privnb.site.reviewers import ReviewerKey
+    from privnb.site.reviewing.reviewers import ReviewerKey
 
     folder.mkdir()
     exchange.mkdir()

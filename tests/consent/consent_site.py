@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from privnb.site.config import load_config
-from privnb.site.tables import Tables
+from privnb.site.data.tables import Tables
 
 RESEARCH, TEACHING = "research", "teaching"
 

@@ -75,7 +75,7 @@ def test_a_mistake_is_named_with_its_line_and_what_to_write(tmp_path, old, new, 
 
 
 def test_a_register_without_a_column_is_refused_at_its_line(tmp_path):
-    from privnb.site.claims import check
+    from privnb.site.data.claims import check
 
     directory = write_site(tmp_path / "site", SITE.replace('unit = "who"', 'unit = "whom"'))
     (error,) = [finding for finding in check(directory).findings if finding.level == "error"]

@@ -25,7 +25,7 @@ from hypothesis import given as whenever
 from hypothesis import strategies as st
 
 from privnb.errors import SiteFailure, UnknownName
-from privnb.site.mock import mock_rows
+from privnb.site.data.mock import mock_rows
 
 TYPES = {
     "mark": pa.int64(),

@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from privnb.site.config import load_config
-from privnb.site.copies import samples
-from privnb.site.tables import Tables
+from privnb.site.data.copies import samples
+from privnb.site.data.tables import Tables
 
 SITE = """\
 name = "northside"

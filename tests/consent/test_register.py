@@ -32,9 +32,9 @@ from hypothesis import strategies as st
 
 from privnb.dp.planner import plan
 from privnb.errors import ConfigError, SiteFailure
-from privnb.site.claims import check
 from privnb.site.config import load_config
 from privnb.site.consent import ConsentRegister
+from privnb.site.data.claims import check
 
 LATER = NOON + dt.timedelta(microseconds=1)
 

@@ -12,10 +12,10 @@ from privnb.demo.data import DEMO_SITES, build_demo, randhie_csv
 from privnb.dp.bounding import fixed_point
 from privnb.dp.planner import plan
 from privnb.errors import ConfigError
-from privnb.site.claims import check
 from privnb.site.config import load_config
+from privnb.site.data.claims import check
+from privnb.site.data.tables import Tables
 from privnb.site.opening import open_audit
-from privnb.site.tables import Tables
 
 pytestmark = pytest.mark.xdist_group("demo data")  # one demo is built for all
 

@@ -21,11 +21,11 @@ from privnb import wire
 from privnb.computation import Computation
 from privnb.errors import PrivnbError
 from privnb.site import database as tables
-from privnb.site import review
 from privnb.site.config import load_config
 from privnb.site.database import Database
 from privnb.site.opening import database_path
-from privnb.site.reviewers import ReviewerKey
+from privnb.site.reviewing import review
+from privnb.site.reviewing.reviewers import ReviewerKey
 
 
 def without_waiting(connection, _) -> None:

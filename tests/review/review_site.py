@@ -13,12 +13,12 @@ from privnb import wire
 from privnb.computation import Computation
 from privnb.output import Output, OutputColumn
 from privnb.site import database as tables
-from privnb.site import review
 from privnb.site.config import load_config
 from privnb.site.database import Database
 from privnb.site.opening import database_path
 from privnb.site.requests import Record, RequestBook
-from privnb.site.reviewers import ReviewerKey
+from privnb.site.reviewing import review
+from privnb.site.reviewing.reviewers import ReviewerKey
 
 ANA = "ana@uni.example"
 ALICE = "alice@hospital.example"

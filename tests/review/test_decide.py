@@ -13,8 +13,8 @@ from privnb import wire
 from privnb.computation import Computation
 from privnb.errors import ConfigError, PrivnbError, RequestRefused, StateError, UnknownName
 from privnb.site import database as tables
-from privnb.site import review
-from privnb.site.reviewers import ReviewerKey
+from privnb.site.reviewing import review
+from privnb.site.reviewing.reviewers import ReviewerKey
 
 
 def test_the_code_runs_once_enough_reviewers_approve(site):

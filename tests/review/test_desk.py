@@ -13,8 +13,8 @@ from privnb import wire
 from privnb.errors import ConfigError, RequestRefused, StateError, UnknownName
 from privnb.owner import open_desk
 from privnb.site import database as tables
-from privnb.site import review
 from privnb.site.grants import Grant, record_grant
+from privnb.site.reviewing import review
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_list_reads_no_code(site, desk, monkeypatch):
         raise AssertionError
 
     name = site.ask("eval('x')")
-    monkeypatch.setattr("privnb.site.desk.scan", scanned)
+    monkeypatch.setattr("privnb.site.reviewing.desk.scan", scanned)
     assert [item.source for item in desk.items()] == ["eval('x')"]
     with pytest.raises(AssertionError):
         desk.item(name)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from privnb.cli import app
 from privnb.computation import Federation
 from privnb.owner import open_desk
-from privnb.site.federation_words import facts_of
+from privnb.site.federated.words import facts_of
 from privnb.widgets.review import ReviewWidget
 
 SITES = tuple(sorted(f"privnb/{name}/o@{name}.example+12345678+AQ==" for name in "abc"))

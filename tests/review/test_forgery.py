@@ -13,7 +13,7 @@ from privnb import wire
 from privnb.computation import Computation
 from privnb.errors import StateError
 from privnb.site import database as tables
-from privnb.site.reviewers import ReviewerKey
+from privnb.site.reviewing.reviewers import ReviewerKey
 
 
 def computation(source):

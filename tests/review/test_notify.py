@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from privnb.site import notify
-from privnb.site.review_config import ReviewConfig
+from privnb.site.reviewing import notify
+from privnb.site.reviewing.config import ReviewConfig
 
 REQUEST, DIGEST = "ab" * 16, "cd" * 32
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from privnb.cli import app
 from privnb.output import Output, OutputColumn
-from privnb.site import review
-from privnb.site.reviewers import ReviewerKey, key_folder
+from privnb.site.reviewing import review
+from privnb.site.reviewing.reviewers import ReviewerKey, key_folder
 
 
 def run(*arguments, status=0):

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from privnb.errors import ConfigError
-from privnb.site.review_config import read_review
+from privnb.site.reviewing.config import read_review
 from privnb.site.toml_reader import TomlFile
 
 

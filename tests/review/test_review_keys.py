@@ -10,8 +10,8 @@ import pytest
 from review_site import ALICE, BOB
 
 from privnb.errors import ConfigError, StateError, UnknownName
-from privnb.site.desk import choose_key
-from privnb.site.reviewers import ReviewerKey, key_folder, known_keys, read_public, verify
+from privnb.site.reviewing.desk import choose_key
+from privnb.site.reviewing.reviewers import ReviewerKey, key_folder, known_keys, read_public, verify
 
 
 def test_a_key_comes_back_as_it_was_made(tmp_path):

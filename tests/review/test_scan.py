@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from privnb import wire
 from privnb.computation import MAX_SOURCE_BYTES, Computation
 from privnb.dp.schema import Column, TableSchema
-from privnb.site.scan import Scan, difference, scan, similarity
-from privnb.site.scan_text import lines_of
+from privnb.site.scanning.scan import Scan, difference, scan, similarity
+from privnb.site.scanning.text import lines_of
 
 PACKAGES = ("numpy", "pandas", "scikit-learn", "statsmodels")
 VISITS = TableSchema(

@@ -14,7 +14,7 @@ from privnb import wire
 from privnb.computation import Computation
 from privnb.messages import Problem, Reply
 from privnb.site import database as tables
-from privnb.site import review
+from privnb.site.reviewing import review
 
 LATER = NOW + dt.timedelta(days=14)
 

@@ -16,12 +16,12 @@ from privnb import wire
 from privnb.computation import Computation
 from privnb.messages import SOURCE_FILES, SUBMISSION_FILE, Submission
 from privnb.output import declare
-from privnb.site import review
 from privnb.site.agent import Agent
 from privnb.site.python_config import PythonConfig
 from privnb.site.python_engine import PythonEngine
-from privnb.site.review_config import ReviewConfig
-from privnb.site.reviewers import ReviewerKey
+from privnb.site.reviewing import review
+from privnb.site.reviewing.config import ReviewConfig
+from privnb.site.reviewing.reviewers import ReviewerKey
 from privnb.site.sandbox import Failed, Finished
 
 CELL = "visits.cost.mean()"

@@ -37,7 +37,7 @@ from privnb.federated.messages import (
 from privnb.messages import SOURCE_FILES, SUBMISSION_FILE, Submission
 from privnb.site import database as tables
 from privnb.site.audit import AuditLog
-from privnb.site.federated_config import FederatedConfig
+from privnb.site.federated.config import FederatedConfig
 from privnb.site.python_engine import PythonEngine
 from privnb.site.sandbox import Failed
 from privnb.site.sandbox.steps import Trained

@@ -14,8 +14,9 @@ from privnb.computation import Computation
 from privnb.errors import RequestRefused, SiteFailure, StateError
 from privnb.messages import released_hash
 from privnb.site import database as tables
-from privnb.site import review, under_way
+from privnb.site import under_way
 from privnb.site.python_config import ParameterRule, Template
+from privnb.site.reviewing import review
 
 MEAN = 19.5
 

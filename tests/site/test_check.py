@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from privnb.cli import site_setup
 from privnb.errors import ConfigError
-from privnb.site.claims import check
 from privnb.site.config import load_config
-from privnb.site.tables import Tables
+from privnb.site.data.claims import check
+from privnb.site.data.tables import Tables
 from privnb.site.template import EXAMPLE, init_site, site_toml, write_whole
 
 TABLE = """

@@ -6,8 +6,8 @@ import pytest
 
 from privnb.dp.schema import Bounds
 from privnb.errors import ConfigError
-from privnb.site.bins import CaseBins, CutBins
 from privnb.site.config import load_config
+from privnb.site.data.bins import CaseBins, CutBins
 
 GOOD = """\
 name = "northside"

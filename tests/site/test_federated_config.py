@@ -12,9 +12,9 @@ from privnb.audit import VerifierKey, origin_of
 from privnb.cli import app
 from privnb.dp.models import ModelKind
 from privnb.errors import ConfigError
-from privnb.site.claims import check
 from privnb.site.config import load_config
-from privnb.site.federated_offer import MODELS, offer_of
+from privnb.site.data.claims import check
+from privnb.site.federated.offer import MODELS, offer_of
 
 SITE = """\
 name = "northside"

@@ -33,7 +33,7 @@ from privnb.federated import ring
 from privnb.federated.messages import ArrayForm, Ask, Work
 from privnb.messages import SUBMISSION_FILE, Submission, released_hash
 from privnb.site import database as tables
-from privnb.site.federating import Federating
+from privnb.site.federated.federating import Federating
 
 UNSUMMED = "The app gave nothing that can be summed."
 

@@ -26,11 +26,11 @@ from privnb.errors import BadMessage, QueryRefused
 from privnb.federated import ring
 from privnb.federated.messages import ArrayForm, Ask, Told, Work, pack, unpack
 from privnb.site import database as tables
-from privnb.site import federating, joined
-from privnb.site.modelling import Model
-from privnb.site.run_asks import Asks
-from privnb.site.run_ending import RunEndings
-from privnb.site.training import Training
+from privnb.site.federated import federating, joined
+from privnb.site.federated.asks import Asks
+from privnb.site.federated.ending import RunEndings
+from privnb.site.federated.modelling import Model
+from privnb.site.federated.training import Training
 
 BOB = "bob@uni.example"
 

@@ -20,7 +20,7 @@ from privnb.federated.messages import Ask
 from privnb.messages import released_hash
 from privnb.site import database as tables
 from privnb.site.database import Database
-from privnb.site.run_book import Input, RunBook
+from privnb.site.federated.book import Input, RunBook
 
 BOB = "bob@uni.example"
 UNSUMMED = "The app gave nothing that can be summed."

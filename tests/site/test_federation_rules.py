@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from privnb.audit import VerifierKey, origin_of
 from privnb.computation import Computation, Federation
 from privnb.errors import QueryRefused, RequestRefused
-from privnb.site.federated_config import FederatedConfig
-from privnb.site.federation_rules import check_federation
+from privnb.site.federated.config import FederatedConfig
+from privnb.site.federated.rules import check_federation
 
 
 def key(name: str) -> VerifierKey:

@@ -12,9 +12,9 @@ import pytest
 
 from privnb.output import declare
 from privnb.site.config import load_config
+from privnb.site.data.tables import Tables
 from privnb.site.gate import judge
 from privnb.site.python_config import PythonConfig
-from privnb.site.tables import Tables
 
 COUNT = 120
 SITE = """\

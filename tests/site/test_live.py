@@ -19,8 +19,8 @@ import pytest
 
 from privnb.errors import ConfigError
 from privnb.site.config import load_config
-from privnb.site.live import first_line, shown
-from privnb.site.tables import Tables
+from privnb.site.data.live import first_line, shown
+from privnb.site.data.tables import Tables
 
 PASSWORD = "correct horse/battery@staple"  # noqa: S105 - of a server that lives for a test
 ESCAPED = "correct%20horse%2Fbattery%40staple"
@@ -275,7 +275,7 @@ def test_a_missing_driver_is_named_with_what_installs_it(tmp_path):
         "sys.modules['psycopg'] = None\n"
         "from privnb.errors import ConfigError\n"
         "from privnb.site.config import load_config\n"
-        "from privnb.site.tables import Tables\n"
+        "from privnb.site.data.tables import Tables\n"
         "site = pathlib.Path(sys.argv[1])\n"
         "try:\n"
         "    Tables.open(load_config(site), state=site / 'state')\n"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privnb.dp.schema import Bounds, Column, TableSchema, UnitBounds
-from privnb.site.mock import mock_rows
+from privnb.site.data.mock import mock_rows
 
 WORDS = st.text("abcxyz é'\"", min_size=1, max_size=5)
 FLOATS = st.floats(-1e6, 1e6)

@@ -13,10 +13,10 @@ from site_fakes import ANA, FolderPort, job_files
 from privnb.errors import StateError
 from privnb.site.agent import Agent
 from privnb.site.config import load_config
+from privnb.site.data.tables import Tables
 from privnb.site.database import Database
 from privnb.site.grants import Grant, record_grant
 from privnb.site.opening import database_path, open_agent, open_audit
-from privnb.site.tables import Tables
 
 CONFIG = """
 name = "northside"

@@ -6,7 +6,7 @@ import pytest
 from approval_fakes import ALICE, BOB, CAROL, CELL, PythonSite
 
 from privnb.errors import SiteFailure
-from privnb.site.reviewers import ReviewerKey
+from privnb.site.reviewing.reviewers import ReviewerKey
 
 MEAN = 19.5
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from privnb.dp.schema import Bounds, Column, TableSchema
 from privnb.errors import ConfigError, SiteFailure, StateError
 from privnb.site.config import load_config
-from privnb.site.registration import create_bounded
-from privnb.site.sources import SOURCE
-from privnb.site.tables import Tables
+from privnb.site.data.registration import create_bounded
+from privnb.site.data.sources import SOURCE
+from privnb.site.data.tables import Tables
 
 SITE = """\
 name = "northside"
@@ -157,7 +157,7 @@ def test_queries_reach_nothing_but_the_tables_and_fail_alike(site, sql, caplog):
 
 
 def test_a_query_without_end_is_ended_and_the_next_one_is_answered(site, monkeypatch):
-    monkeypatch.setattr("privnb.site.tables._LONGEST_SECONDS", 0.2)
+    monkeypatch.setattr("privnb.site.data.tables._LONGEST_SECONDS", 0.2)
     endless = (
         "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range > b.range"
     )
@@ -258,9 +258,9 @@ def test_a_damaged_file_is_made_again(site, name):
 DYING = """
 import os, pathlib, signal, sys
 import ibis.backends.duckdb, pandas
-from privnb.site import registration
+from privnb.site.data import registration
 from privnb.site.config import load_config
-from privnb.site.tables import Tables
+from privnb.site.data.tables import Tables
 directory = pathlib.Path(sys.argv[1])
 for line in sys.stdin:
     child = os.fork()
@@ -589,7 +589,7 @@ def test_a_full_disk_is_an_error_of_state_and_leaves_nothing(site):
         "import pathlib, resource, signal, sys\n"
         "from privnb.errors import StateError\n"
         "from privnb.site.config import load_config\n"
-        "from privnb.site.tables import Tables\n"
+        "from privnb.site.data.tables import Tables\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
         "site = pathlib.Path(sys.argv[1])\n"

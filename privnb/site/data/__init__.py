@@ -1,0 +1,1 @@
+"""The owner's tables as computations may see them: read, checked, bounded, and mocked."""

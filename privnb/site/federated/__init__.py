@@ -1,0 +1,1 @@
+"""A site's part in federated runs: what it joins, gives under masks, and remembers."""

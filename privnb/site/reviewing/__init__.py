@@ -1,0 +1,1 @@
+"""What people decide at a site: what waits for them, and what they signed."""

@@ -1,0 +1,1 @@
+"""A cell's code for its reviewers: what it does, in plain words."""
