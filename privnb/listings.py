@@ -110,7 +110,10 @@ def schema_frame(described: Mapping[str, SiteDescription], table: str) -> pd.Dat
 
 
 def budgets_frame(budgets: Iterable[tuple[str, Budget]]) -> pd.DataFrame:
-    """One row per grant: site, table, purpose, epsilon granted, spent and left, until when."""
+    """One row per grant: site, table, purpose, epsilon granted, spent and left, until when.
+
+    ``charges`` counts what was paid for, whether or not something came of it.
+    """
     rows = [
         {
             "site": site,
@@ -120,11 +123,11 @@ def budgets_frame(budgets: Iterable[tuple[str, Budget]]) -> pd.DataFrame:
             "spent": _number(budget.epsilon_spent),
             "left": _number(budget.epsilon_left),
             "until": brief(budget.until or ""),
-            "releases": len(budget.history),
+            "charges": len(budget.history),
         }
         for site, budget in budgets
     ]
-    columns = ["site", "table", "purpose", "granted", "spent", "left", "until", "releases"]
+    columns = ["site", "table", "purpose", "granted", "spent", "left", "until", "charges"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -186,6 +186,7 @@ class RequestState:
         "joined",
         "output in review",
         "released",
+        "nothing given",
         "refused",
         "failed",
     ]

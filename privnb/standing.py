@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["IN_REVIEW", "SiteStatus", "Standing", "standing", "status_of"]
 
-SiteStatus: TypeAlias = Literal["waiting", "released", "refused", "failed", "cancelled"]
+SiteStatus: TypeAlias = Literal[
+    "waiting", "released", "nothing given", "refused", "failed", "cancelled"
+]
+"""``nothing given`` is how a federated run ends that was over before a site gave a part to it."""
 
 IN_REVIEW = ("waiting for review", "output in review")
 """States in which nothing happens until a person decides."""
 
 _SENT = "waiting for an answer"
-_ON_ITS_WAY = ("released", "refused", "failed")
+_ON_ITS_WAY = ("released", "nothing given", "refused", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ class Standing:
     until: str | None = None
     """When waiting ends by itself: UTC, ISO 8601, seconds."""
     reason: str = ""
-    """Why it was refused or failed."""
+    """Why it was refused or failed, or nothing was given to it."""
     code: str = ""
     """The code of the error, if it was refused or failed."""
 
@@ -64,7 +67,8 @@ def status_of(reply: Reply | PrivnbError | None) -> SiteStatus:
     if reply is None:
         return "waiting"
     if not isinstance(reply, PrivnbError):
-        return "released"
+        gave_nothing = reply.part is not None and reply.part.contributions == 0
+        return "nothing given" if gave_nothing else "released"
     if reply.code == "E_CANCELLED":
         return "cancelled"
     failed = isinstance(reply, SiteFailure | ExchangeError | AuditBroken | StateError)
@@ -76,8 +80,11 @@ def standing(
 ) -> Standing:
     """Put together what a site replied, or said last about a request that it works on."""
     state, reason, code = status_of(reply).replace("waiting", _SENT), "", ""
-    if isinstance(reply, PrivnbError) and state != "cancelled":
-        reason, code = f"{reply.message} {reply.hint}".strip(), reply.code
+    if isinstance(reply, PrivnbError):
+        if state != "cancelled":
+            reason, code = f"{reply.message} {reply.hint}".strip(), reply.code
+    elif state == "nothing given" and reply is not None and reply.part is not None:
+        reason = brief(reply.part.ended)
     seen = told
     if reply is not None or told is None or told.state == "unknown":
         seen = None

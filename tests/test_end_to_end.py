@@ -80,7 +80,7 @@ def test_an_answer_is_near_the_truth_and_paid_for(in_memory):
         assert abs(found.n[plan] - people) < 5 * found["± n"][plan]
     after = in_memory.budget().set_index("site").loc["northside"]
     assert after.spent > before.spent
-    assert after.releases == before.releases + 1
+    assert after.charges == before.charges + 1
     assert "one person" in release.label
 
 
@@ -150,7 +150,7 @@ def test_a_request_outlives_agents_that_are_killed_and_is_paid_once(apart):
         request.result(timeout=0.2)
     again = start()
     assert session.request(request.id[:10]).result(timeout=120).sites == ("northside",)
-    assert session.budget().releases.tolist() == [2]
+    assert session.budget().charges.tolist() == [2]
 
     again.send_signal(signal.SIGTERM)
     assert again.wait(30) == 0

@@ -177,7 +177,7 @@ def test_totals_are_near_the_truth_cost_each_site_its_price_and_are_proved(sessi
     assert set(release.receipts) == set(SITES)
     assert release.problems == {}
     assert {label.epsilon for label in release.labels.values()} == {"2"}
-    assert session.budget().set_index("site").releases.to_dict() == dict.fromkeys(SITES, 1)
+    assert session.budget().set_index("site").charges.to_dict() == dict.fromkeys(SITES, 1)
     events = session.audit()
     assert events.verified.all()
     assert set(events[events.what.str.startswith("join")].site) == set(SITES)

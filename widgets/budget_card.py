@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["budgets_html", "budgets_text", "share_left"]
 
 _CAPTION = "Privacy budget (epsilon)"
-_COLUMNS = ("site", "table", "purpose", "granted", "spent", "left", "until", "releases")
-_HEADINGS = ("site", "table, purpose", "granted", "spent", "left", "until", "releases")
+_COLUMNS = ("site", "table", "purpose", "granted", "spent", "left", "until", "charges")
+_HEADINGS = ("site", "table, purpose", "granted", "spent", "left", "until", "charges")
 _SMALL = f"font-size:12px;{MUTED}"
 _MEANING = (
     "left: the largest epsilon that one more question may cost. "
@@ -145,7 +145,7 @@ def _history(budget: Budget) -> Html:
     ]
     return tag(
         "details",
-        tag("summary", f"{count} release{'s' if count > 1 else ''}", style="cursor:pointer"),
+        tag("summary", f"{count} charge{'s' if count > 1 else ''}", style="cursor:pointer"),
         tag(
             "ol",
             *items,

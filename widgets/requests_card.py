@@ -30,6 +30,7 @@ _LOOKS: dict[str, Look] = {
     "running": ("…", "quiet"),
     "output in review": ("◆", "warn"),
     "released": ("✓", "good"),
+    "nothing given": ("–", "quiet"),  # noqa: RUF001 - a dash
     "refused": ("✗", "bad"),
     "failed": ("✗", "bad"),
     "cancelled": ("–", "quiet"),  # noqa: RUF001 - a dash
@@ -64,7 +65,7 @@ class RequestRow:
     question: str = ""
     """The text of the cell."""
     reason: str = ""
-    """Why it was refused or failed."""
+    """Why it was refused or failed, or nothing was given to it."""
 
     @classmethod
     def of(cls, standing: Standing) -> Self:
@@ -111,6 +112,9 @@ def next_step(row: RequestRow) -> str:
     """
     if row.state in ("released", "joined"):  # who joined a run waits for its analyst to go on
         return f"%privnb result {row.request[:8]}"
+    if row.state == "nothing given":
+        why = f"{row.reason}; " if row.reason else ""
+        return visible(f"{why}%privnb result {row.request[:8]} tells more")
     return visible(row.reason)
 
 

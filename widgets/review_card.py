@@ -34,6 +34,7 @@ _STANDINGS: dict[str, tuple[str, Look]] = {
     "held": ("output to review", ("◆", "warn")),
     "cleared": ("output cleared", ("✓", "good")),
     "answered": ("released", ("✓", "good")),
+    "ended": ("nothing given", ("–", "quiet")),  # noqa: RUF001 - a dash
     "denied": ("denied", ("✗", "bad")),
     "refused": ("refused", ("✗", "bad")),
     "failed": ("gave no output", ("✗", "bad")),

@@ -239,7 +239,7 @@ def budget(
     )
     if history:
         print_table(
-            "Releases",
+            "Charges",
             ("no.", "at", "analyst", "table", "purpose", "epsilon", "state", "request"),
             charges,
         )

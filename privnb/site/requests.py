@@ -7,13 +7,14 @@ A request is named by its sender and the sender's name for it. Its states::
                ├─▶ reserved ──▶ answered   the reply is stored with the ledger's entry
                │        └─────▶ failed     charged, without an answer; the reply says so
                ├─▶ interrupted  an agent died over it before deciding; tried once more
-               ├─▶ joined ────▶ answered, refused, failed
+               ├─▶ joined ────▶ answered, ended, refused, failed
                └─▶ waiting ──▶ approved ──▶ running ──▶ held ──▶ cleared ──▶ answered
                       │            │            │         │
                       └▶ denied    └▶ joined    └▶ failed └──▶ denied ──▶ refused
 
 A request that is ``joined`` takes part in a federated run, for as long as that goes on: see
-`privnb.site.federated.federating`. The last two lines are Python computations: see
+`privnb.site.federated.federating`; it is ``ended`` where the run was over before anything was given
+to it, and else answered. The last two lines are Python computations: see
 `privnb.site.approving`. Reviewers move them from waiting and held
 (`privnb.site.reviewing.review`), the agent does all else.
 

@@ -260,6 +260,16 @@ def test_a_refusal_ends_the_run_and_the_others_are_told(opened, home):
     assert run.done
     with pytest.raises(BudgetExceeded, match="lakeside"):
         new_kernel(datasite, home).request(run.id).result(timeout=5)
+    end = time.monotonic() + 20
+    while len(run.replies()) < len(SITES):  # they are told, and reply
+        run.poll()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    assert {each.site: each.state for each in session.states()} == {
+        "northside": "nothing given",
+        "riverside": "nothing given",
+        "lakeside": "refused",
+    }
 
 
 def test_code_that_fails_everywhere_fails_once_with_the_sites_names(opened):

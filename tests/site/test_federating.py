@@ -34,6 +34,7 @@ from privnb.federated.messages import ArrayForm, Ask, Work
 from privnb.messages import SUBMISSION_FILE, Submission, released_hash
 from privnb.site import database as tables
 from privnb.site.federated.federating import Federating
+from privnb.site.reviewing import review
 
 UNSUMMED = "The app gave nothing that can be summed."
 
@@ -131,6 +132,36 @@ def test_the_reply_has_label_part_and_receipt(sites):
         assert proved.event["contributions"] == 1
         assert site.state(run) == "answered"
         assert site.channel.asks == {}
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_analyst_is_told_whether_anything_was_given_to_a_run_that_is_over(sites, given):
+    computation = sites.totals()
+    run = sites.submit(computation)
+    attempt = Attempt(sites, run, computation).keys()
+    if given:
+        attempt.contribute(TOTALS)
+    end(sites, run, 2, finished=False)
+    for site in sites.all:
+        with site.database.read() as snapshot:
+            (told,) = review.states(snapshot, site=site.config, analyst=ANA, requests=[run])
+        said = ("released", "") if given else ("nothing given", "its analyst gave it up")
+        assert (told.state, told.reason) == said
+        assert site.reply(run).part.ended == "its analyst gave it up"
+        assert charges(site)[0].state == "spent"
+
+
+def test_a_training_whose_code_fails_at_once_gave_nothing(sites):
+    computation = sites.training()
+    run = sites.submit(computation)
+    sites.approve(run)
+    attempt = Attempt(sites, run, computation).keys()
+    assert attempt.contribute(train_work(config={"fail": "raise"}), [np.zeros(2)]) == {}
+    end(sites, run, 2, finished=False)
+    for site in sites.all:
+        with site.database.read() as snapshot:
+            (told,) = review.states(snapshot, site=site.config, analyst=ANA, requests=[run])
+        assert (told.state, site.reply(run).part.contributions) == ("nothing given", 0)
 
 
 def test_keys_for_the_next_round_are_made_along_the_way(sites):

@@ -54,7 +54,7 @@ def test_what_runs_low_is_said_in_words_too():
 
 def test_the_history_names_time_price_and_request():
     html = budgets_html([("northside", budget("2.4", history=(ENTRY,)))])
-    assert "1 release<" in html
+    assert "1 charge<" in html
     assert "2026-11-23 09:30 · epsilon 0.5 · request abababab" in html
 
 

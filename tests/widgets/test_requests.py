@@ -28,6 +28,13 @@ def test_only_what_has_arrived_is_said_to_be_there_to_get():
     assert "%privnb result" not in requests_text([arriving])
 
 
+def test_a_run_to_which_a_site_gave_nothing_is_not_said_to_be_released():
+    row = replace(ROWS[3], state="nothing given", reason="its analyst gave it up")
+    shown = requests_text([row])
+    assert f"its analyst gave it up; %privnb result {row.request[:8]} tells more" in shown
+    assert "released" not in shown
+
+
 def test_a_question_is_shown_from_where_it_tells_something():
     assert ROWS[0].first_words.startswith("exog = sm.add_constant")
     only = replace(ROWS[0], question="import os\n")

@@ -1,6 +1,6 @@
 // Draws the grants of one analyst.
 
-const HEADINGS = ["site", "table, purpose", "granted", "spent", "left", "until", "releases"];
+const HEADINGS = ["site", "table, purpose", "granted", "spent", "left", "until", "charges"];
 const LOW = 0.2;
 const MEANING = "left: the largest epsilon that one more question may cost. " +
   "It is seldom what was granted less what was spent: the site adds up exactly.";
@@ -36,7 +36,7 @@ function history(grant, key) {
     const at = entry.at.replace("T", " ").slice(0, 16);
     list.append(make("li", { text: `${at} · epsilon ${entry.epsilon} · request ${entry.request}` }));
   }
-  const summary = control("summary", { text: `${count} release${count > 1 ? "s" : ""}` });
+  const summary = control("summary", { text: `${count} charge${count > 1 ? "s" : ""}` });
   return make("details", { "data-key": key }, summary, list);
 }
 

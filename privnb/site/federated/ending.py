@@ -143,7 +143,7 @@ class RunEndings:
                 state = "failed" if isinstance(problem, SiteFailure) else "refused"
                 reply = self._refused(transaction, record, computation, problem, given, table=table)
             else:
-                state = "answered"
+                state = "answered" if given.contributions else "ended"
                 reply = self._released(
                     transaction, record, computation, label, given, digest=run.digest, table=table
                 )

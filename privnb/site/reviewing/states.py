@@ -30,6 +30,7 @@ State: TypeAlias = Literal[
     "joined",
     "output in review",
     "released",
+    "nothing given",
     "refused",
     "failed",
 ]
@@ -42,6 +43,7 @@ STATES: dict[str, State] = {
     "held": "output in review",
     "cleared": "approved",
     "answered": "released",
+    "ended": "nothing given",
     "denied": "refused",
     "refused": "refused",
     "failed": "failed",
@@ -111,7 +113,7 @@ def state_of(
 
 
 _REFUSAL = sa.case(
-    (database.requests.c.state.in_(("refused", "failed")), database.requests.c.reply)
+    (database.requests.c.state.in_(("refused", "failed", "ended")), database.requests.c.reply)
 ).label("reply")
 """Replies with a reason; what was released can be large, and is not read for this."""
 
@@ -153,15 +155,17 @@ def _decided(review: Review, made: Sequence[Decision]) -> str:
     return "; ".join(parts) or (review.rule if review.state in _LET_PASS else "")
 
 
-_LET_PASS = {"approved", "running", "joined", "held", "cleared", "answered"}
+_LET_PASS = {"approved", "running", "joined", "held", "cleared", "answered", "ended"}
 
 
 def _problem(reply: bytes | None) -> str:
-    """Return what a stored reply refuses with."""
+    """Return what a stored reply refuses with, or why a run was over before it was given to."""
     if reply is None:
         return ""
     try:
-        problem = wire.decode(Reply, reply, what="The stored reply").problem
+        said = wire.decode(Reply, reply, what="The stored reply")
     except BadMessage:
         return ""
-    return "" if problem is None else problem.message
+    if said.part is not None:
+        return "" if said.part.contributions else said.part.ended
+    return "" if said.problem is None else said.problem.message
