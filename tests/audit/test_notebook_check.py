@@ -309,7 +309,7 @@ def test_a_form_that_front_ends_would_show_instead_is_caught(log, saved):
 def test_two_logs_of_one_site_are_caught(log, saved, tmp_path):
     first = part(log)
     fork = log.copy(tmp_path / "fork")
-    one, two = part(AuditedSite(log.folder), answer=answer(1.0)), part(fork, answer=answer(2.0))
+    one, two = part(log, answer=answer(1.0)), part(fork, answer=answer(2.0))
     path = saved(*(release(each).bundle() for each in (first, one, two)))
     assert "signed two logs that differ" in wrong(check_notebook(path, trusted=[log.key]))
     fork.database.close()
@@ -318,7 +318,7 @@ def test_two_logs_of_one_site_are_caught(log, saved, tmp_path):
 def test_a_log_that_does_not_begin_with_an_earlier_one_is_caught(log, saved, tmp_path):
     log.fill(3)
     fork = log.copy(tmp_path / "fork")
-    first = part(AuditedSite(log.folder))
+    first = part(log)
     fork.fill(5)
     later = part(fork, held=(4,))
     path = saved(*(release(each).bundle() for each in (first, later)))
