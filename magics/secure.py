@@ -313,10 +313,13 @@ class SecureMagics(Magics):
             return estimates
         self._store(result, estimates)
         missing = [f"Nothing from {s}: {p}  {p.hint}" for s, p in estimates.problems.items()]
-        beyond = [site for site, each in estimates.by_site.items() if each.affordable is False]
-        verdict = f" · more than your budget at {', '.join(beyond)}" if beyond else ""
+        verdict = " · would be refused" if estimates.refusals else ""
         asked = ", ".join(estimates.by_site)
-        show_lines(f"{result}: estimate from {asked}{verdict} · nothing spent", *missing)
+        show_lines(
+            f"{result}: estimate from {asked}{verdict} · nothing spent",
+            *estimates.why_refused,
+            *missing,
+        )
         return None
 
     def _asked(self, request: Asked, result: str | None) -> Asked | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from privnb.errors import BudgetExceeded, PrivnbError
 from privnb.markup import CARD, LINE, MUTED, Html, plain_table, tag
 from privnb.rendering import (
     FULL_TABLE,
@@ -50,8 +51,15 @@ def estimates_html(estimates: Estimates) -> str:
             "table",
             heading("Expected error", " · ± is half of a 95 % interval"),
             tag("thead", head, style=f"border-bottom:1px solid {LINE}"),
-            *(_estimate_block(site, e) for site, e in estimates.by_site.items()),
+            *(
+                _estimate_block(site, each, estimates.refusals.get(site))
+                for site, each in estimates.by_site.items()
+            ),
             style=FULL_TABLE,
+        ),
+        *(
+            tag("div", why, role="note", style=f"padding:8px 14px;{QUIET_BANNER}")
+            for why in estimates.why_refused
         ),
         *problems_html(estimates.problems),
         tag(
@@ -65,8 +73,8 @@ def estimates_html(estimates: Estimates) -> str:
     )
 
 
-def _estimate_block(site: str, estimate: Estimate) -> Html:
-    price = tag("span", f" · {_price(estimate)}", style=f"font-weight:400;{MUTED}")
+def _estimate_block(site: str, estimate: Estimate, refusal: PrivnbError | None) -> Html:
+    price = tag("span", f" · {_price(estimate, refusal)}", style=f"font-weight:400;{MUTED}")
     rows = [
         tag(
             "tr",
@@ -84,8 +92,11 @@ def estimates_text(estimates: Estimates) -> str:
     """Write what a question would cost as plain text."""
     blocks = []
     for site, estimate in estimates.by_site.items():
-        title = clean(f"{site} · {_price(estimate)}")
-        blocks.append(f"{title}\n{plain_table(_ESTIMATE_COLUMNS, _lines(estimate))}")
+        refusal = estimates.refusals.get(site)
+        title = clean(f"{site} · {_price(estimate, refusal)}")
+        why = [clean(f"{refusal.message} {refusal.hint}".strip())] if refusal else []
+        table = plain_table(_ESTIMATE_COLUMNS, _lines(estimate))
+        blocks.append("\n".join([title, table, *why]))
     blocks += [clean(f"Nothing from {site}: {p}") for site, p in estimates.problems.items()]
     return "\n\n".join(blocks)
 
@@ -97,8 +108,10 @@ def _lines(estimate: Estimate) -> list[list[str]]:
     ]
 
 
-def _price(estimate: Estimate) -> str:
+def _price(estimate: Estimate, refusal: PrivnbError | None) -> str:
     price = brief(f"price: epsilon {estimate.epsilon}, delta {estimate.delta}")
+    if refusal is not None and not isinstance(refusal, BudgetExceeded):
+        return f"{price} · would be refused"
     return price + _AFFORDABLE[estimate.affordable]
 
 

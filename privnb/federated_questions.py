@@ -7,21 +7,30 @@ with words that name both sites where it takes two.
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 from privnb.computation import Computation, Federation, Parameters, Scalar, parse_epsilon
-from privnb.errors import QueryRefused, RequestRefused, UnknownName
+from privnb.errors import (
+    BudgetExceeded,
+    PrivnbError,
+    QueryRefused,
+    RequestRefused,
+    UnknownName,
+    error_from_code,
+)
 from privnb.python_cell import require_runnable
 from privnb.questions import checked_parameters, require_table, sql_computation
+from privnb.replies import refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from decimal import Decimal
 
     from privnb.dp.plan import Plan
     from privnb.dp.training import ModelSpec, TrainingPlan
-    from privnb.messages import FederatedOffer, SiteDescription
+    from privnb.messages import FederatedOffer, Reply, SiteDescription
 
 __all__ = [
     "Roster",
@@ -32,12 +41,14 @@ __all__ = [
     "roster",
     "totals_computation",
     "training_computation",
+    "would_refuse",
 ]
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 _MOST_ROUNDS = 1000
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +182,69 @@ def _require_partners(
                 hint="Name each site once.",
                 code="E_PARTNERS",
             )
+
+
+def would_refuse(
+    replies: Mapping[str, Reply | PrivnbError], *, epsilon: str, owners: Mapping[str, str]
+) -> PrivnbError | None:
+    """Return why one of the sites would refuse what they were asked the price of; None: none would.
+
+    A budget that is too small is one error for all sites at which it is: what is left at each, and
+    what would fit all of them. Sites that are silent, or make no sense, are left out.
+
+    Parameters
+    ----------
+    epsilon
+        What is offered to each site.
+    owners
+        By name of the site, for who can grant more.
+    """
+    refusals = {site: refusal_of(reply) for site, reply in replies.items()}
+    left: dict[str, Decimal] = {}
+    for site, refused in refusals.items():
+        fits = _left(replies[site]) if isinstance(refused, BudgetExceeded) else None
+        if fits is not None and fits < Decimal(epsilon):
+            left[site] = fits
+        elif isinstance(refused, RequestRefused | QueryRefused):
+            message = f"{site} would take no part: {refused.message}"
+            return error_from_code(refused.code, message, refused.hint)
+    if not left:
+        return None
+    said = _and([f"{site} ({_number(fits) if fits else 'nothing'})" for site, fits in left.items()])
+    owner = _and([owners[site] for site in left])
+    least = min(left.values())
+    silent = any(refused is not None and site not in left for site, refused in refusals.items())
+    whom = "all sites that answered" if silent else "all sites"
+    less = (
+        f"Ask with epsilon {_number(least)} or less, which fits {whom}, or ask" if least else "Ask"
+    )
+    return BudgetExceeded(
+        f"This costs epsilon {epsilon} at each site, and less is left at {said}. "
+        "Nothing was charged anywhere.",
+        hint=f"{less} for a larger grant: {owner}.",
+    )
+
+
+def _left(reply: Reply | PrivnbError) -> Decimal | None:
+    """Return what a site says is left of the grant that would pay; None where it makes no sense."""
+    if isinstance(reply, PrivnbError) or reply.budget is None:
+        return None
+    left = reply.budget.epsilon_left
+    return Decimal(left) if _DECIMAL.fullmatch(left) else None
+
+
+def _number(epsilon: Decimal) -> str:
+    return f"{epsilon.normalize():f}"
+
+
+def _and(words: Sequence[str]) -> str:
+    """Join words as a person does.
+
+    >>> _and(["northside", "riverside", "lakeside"])
+    'northside, riverside and lakeside'
+    """
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def totals_computation(  # noqa: PLR0913 - keywords, each one part of the question

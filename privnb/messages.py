@@ -266,8 +266,11 @@ class Reply:
     salt: str = ""
     """32 random bytes, hexadecimal, beside ``answer``, ``output`` and ``part``: without it, whoever
     reads the audit log could find by trial what hashes to what it names."""
+    refusal: Problem | None = None
+    """Comes with ``estimate`` only: why the same, if it were run now, would be refused."""
     budget: Budget | None = None
-    """The grant that paid, after paying; comes with a charged answer or a charged problem."""
+    """The grant that paid, after paying; comes with a charged answer or a charged problem. With
+    ``estimate``, the grant that would pay."""
     receipt: Receipt | None = None
     """Of the event that released an answer, output or part; the event names the hash of it and of
     its label by `released_hash`."""

@@ -377,6 +377,15 @@ class Estimates:
     by_site: Mapping[str, Estimate]
     problems: Mapping[str, PrivnbError] = field(default_factory=dict)
     """Sites that gave no estimate, with the reason."""
+    refusals: Mapping[str, PrivnbError] = field(default_factory=dict)
+    """Why it would be refused if it were run now, by the names in ``by_site``."""
+
+    @property
+    def why_refused(self) -> tuple[str, ...]:
+        """Why it would be refused if it were run now, and what to do: a line for each name."""
+        lines = {name: f"{why.message} {why.hint}".strip() for name, why in self.refusals.items()}
+        several = len(self.by_site) > 1
+        return tuple(f"{name}: {line}" if several else line for name, line in lines.items())
 
     @cached_property
     def df(self) -> DataFrame:

@@ -10,11 +10,11 @@ from privnb.unseen import brief
 
 if TYPE_CHECKING:
     from privnb.computation import Federation
-    from privnb.messages import Reply
+    from privnb.messages import Problem, Reply
     from privnb.release import Answer, PrivacyLabel
     from privnb.store import Record
 
-__all__ = ["DISTRUST", "believed"]
+__all__ = ["DISTRUST", "believed", "error_of", "refusal_of"]
 
 DISTRUST = "Do not use this site's answer, and tell its owner."
 
@@ -31,11 +31,7 @@ def believed(reply: Reply, *, site: str, record: Record) -> Reply | PrivnbError:
     One site's nonsense must not hide what others sent, so nothing is raised.
     """
     if reply.problem is not None:
-        problem = reply.problem
-        theirs = _CODE.fullmatch(problem.code) and problem.code not in _OURS
-        code = problem.code if theirs else RequestRefused.default_code
-        # It will be printed as it is, in terminals too.
-        return error_from_code(code, brief(problem.message), brief(problem.hint))
+        return error_of(reply.problem)
     computation = record.computation
     expected = computation.digest if computation else None
     if reply.request != record.request or reply.digest != expected:
@@ -43,6 +39,20 @@ def believed(reply: Reply, *, site: str, record: Record) -> Reply | PrivnbError:
         return BadMessage(said, hint=DISTRUST)
     wrong = _what_is_wrong(reply, site=site, record=record)
     return reply if wrong is None else BadMessage(wrong, hint=DISTRUST)
+
+
+def error_of(problem: Problem) -> PrivnbError:
+    """Return the error that a site speaks of, in words that can be printed, in terminals too."""
+    theirs = _CODE.fullmatch(problem.code) and problem.code not in _OURS
+    code = problem.code if theirs else RequestRefused.default_code
+    return error_from_code(code, brief(problem.message), brief(problem.hint))
+
+
+def refusal_of(reply: Reply | PrivnbError) -> PrivnbError | None:
+    """Return why a site that was asked for a price gave none, or would refuse to be paid it."""
+    if isinstance(reply, PrivnbError):
+        return reply
+    return None if reply.refusal is None else error_of(reply.refusal)
 
 
 def _what_is_wrong(reply: Reply, *, site: str, record: Record) -> str | None:

@@ -28,7 +28,7 @@ from privnb.questions import (
     sql_computation,
 )
 from privnb.release import Estimates, Release
-from privnb.replies import DISTRUST
+from privnb.replies import DISTRUST, refusal_of
 from privnb.session_together import AsksTogether
 from privnb.store import Store
 
@@ -394,7 +394,12 @@ class Session(AsksTogether):
         problems = {s: reply for s, reply in replies.items() if isinstance(reply, PrivnbError)}
         if problems and not found:
             raise next(iter(problems.values()))
-        return Estimates(by_site=found, problems=problems)
+        refusals = {site: refusal_of(replies[site]) for site in found}
+        return Estimates(
+            by_site=found,
+            problems=problems,
+            refusals={site: why for site, why in refusals.items() if why is not None},
+        )
 
     def mock(  # noqa: PLR0913 - what `secure` or `python` takes
         self,

@@ -15,6 +15,7 @@ from privnb.federated_questions import (
     roster,
     totals_computation,
     training_computation,
+    would_refuse,
 )
 from privnb.questions import require_table
 from privnb.release import Estimates
@@ -104,6 +105,8 @@ class AsksTogether:
             The question makes no sense, or the sites publish what it is about differently.
         RequestRefused
             A site does not compute together with others, or not with one of these.
+        BudgetExceeded
+            The budget is too small at sites, which are named; nothing is charged anywhere.
         NotAPeer, KeyChanged
             A site has not accepted us, or shows another key than before.
 
@@ -129,6 +132,8 @@ class AsksTogether:
             colluding=colluding,
         )
         table = next(iter(plans.values())).table
+        if not mock:
+            self._require_paid(chosen, computation)
         return self._begin(
             chosen, who, computation, table=table, deadline=deadline, mock=mock, start={}
         )
@@ -338,6 +343,8 @@ class AsksTogether:
             colluding=colluding,
         )
         first = next(iter(plans.values()))
+        if not mock:
+            self._require_paid(chosen, computation)
         return self._begin(
             chosen,
             who,
@@ -492,7 +499,7 @@ class AsksTogether:
         )
         return self._opening.begin(
             "mock" if mock else "run",
-            {name: card.owner for name, card in chosen.items()},
+            _owners(chosen),
             computation,
             plan=planned,
             start=Checkpoint(round=0, arrays=start),
@@ -512,7 +519,28 @@ class AsksTogether:
         ]
         affordable = False if False in paid else None if None in paid or problems else True
         whole = dataclasses.replace(whole, affordable=affordable)
-        return Estimates(by_site={" + ".join(chosen): whole}, problems=problems)
+        priced = {site: reply for site, reply in replies.items() if site not in problems}
+        refusal = would_refuse(priced, epsilon=whole.epsilon, owners=_owners(chosen))
+        name = " + ".join(chosen)
+        return Estimates(
+            by_site={name: whole},
+            problems=problems,
+            refusals={} if refusal is None else {name: refusal},
+        )
+
+    def _require_paid(self, chosen: Mapping[str, SiteCard], computation: Computation) -> None:
+        """Refuse what a site would refuse, before any other is charged for it.
+
+        A site that is silent now, or whose budget is spent in the next moment, may say no itself.
+        """
+        replies = self._dispatch.answers("estimate", chosen, computation)
+        refusal = would_refuse(replies, epsilon=computation.epsilon or "", owners=_owners(chosen))
+        if refusal is not None:
+            raise refusal
+
+
+def _owners(chosen: Mapping[str, SiteCard]) -> Mapping[str, str]:
+    return {name: card.owner for name, card in chosen.items()}
 
 
 def _runner() -> Callable[..., LocalApp]:

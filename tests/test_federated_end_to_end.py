@@ -16,7 +16,7 @@ import pytest
 
 import privnb
 from privnb.demo.data import DEMO_SITES
-from privnb.errors import RunStalled
+from privnb.errors import BudgetExceeded, RunStalled
 from privnb.owner import open_desk
 from privnb.site.config import load_config
 from privnb.site.database import Database
@@ -88,9 +88,12 @@ class Agents:
 
     def admit(self, name):
         """What an owner does with ``privnb site accept`` and ``privnb site grant``."""
+        open_datasite(load_config(self.sites[name])).accept(ANA)
+        self.grant(name, 20)
+
+    def grant(self, name, epsilon, *, purpose=PURPOSE):
         config = load_config(self.sites[name])
-        open_datasite(config).accept(ANA)
-        grant = Grant(analyst=ANA, table="visits", purpose=PURPOSE, epsilon=Decimal(20))
+        grant = Grant(analyst=ANA, table="visits", purpose=purpose, epsilon=Decimal(epsilon))
         database = Database.open(database_path(config))
         with database.write() as transaction:
             record_grant(transaction, grant)
@@ -199,6 +202,34 @@ def test_a_dry_run_and_a_mock_run_cost_nothing(session):
     ).result(timeout=120)
     assert trained.mock
     assert session.budget().spent.tolist() == before
+
+
+@pytest.mark.timeout(300)
+def test_a_budget_that_is_too_small_at_one_site_costs_nothing_at_the_others(session, agents):
+    for name, epsilon in (("northside", 4), ("riverside", "0.5"), ("lakeside", "0.3")):
+        agents.grant(name, epsilon, purpose="teaching")
+
+    def spent():
+        budgets = session.budget()
+        return budgets[budgets.purpose == "teaching"].set_index("site").spent.to_dict()
+
+    left = r"less is left at riverside \(0\.5\) and lakeside \(0\.3\)\."
+    with pytest.raises(BudgetExceeded, match=left) as error:
+        session.totals(BY_PLAN, sites=SITES, epsilon=1, purpose="teaching")
+    assert "Ask with epsilon 0.3 or less, which fits all sites" in error.value.hint
+    with pytest.raises(BudgetExceeded, match=left):
+        session.train_model(
+            "logistic",
+            target="mdvis > 0",
+            features=["xage"],
+            table="visits",
+            sites=SITES,
+            purpose="teaching",
+            epsilon=1,
+        )
+    assert spent() == dict.fromkeys(SITES, 0)
+    session.totals(BY_PLAN, sites=SITES, epsilon="0.3", purpose="teaching").result(timeout=120)
+    assert spent() == dict.fromkeys(SITES, pytest.approx(0.3))
 
 
 @pytest.mark.timeout(300)

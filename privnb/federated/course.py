@@ -15,6 +15,7 @@ from privnb.errors import (
     PrivnbError,
     RunStalled,
     StateError,
+    error_from_code,
 )
 from privnb.federated.asking import Pace, Party, RunStopped, step_name
 from privnb.federated.messages import Ask, bound_text, pack
@@ -126,11 +127,13 @@ class RunCourse:
             self._computation.digest, action=self._record.action, analyst=self._analyst, form=form
         )
         conductor = self._conductor(plan, board, stop, bound)
+        begun = False
         try:
             people_decide = self._computation.kind == "python" and self._record.action == "run"
             conductor.gather(
                 people_decide=people_decide, says=lambda: self._states(_STATES_SECONDS)
             )
+            begun = True
             board.state("running")
             outcome = program(conductor)
             self._files.finish(replace(outcome, mock=self._record.action == "mock"))
@@ -139,10 +142,13 @@ class RunCourse:
         except (RunStopped, RunStalled, StateError, ExchangeUnavailable):
             raise  # it can go on later: once sites are back, or the disk has room
         except PrivnbError as problem:
-            said = Problem(code=problem.code, message=problem.message, hint=problem.hint)
-            self._files.fail(said)
+            charged = "" if begun else self._charged(conductor)
+            message = problem.message + charged
+            self._files.fail(Problem(code=problem.code, message=message, hint=problem.hint))
             conductor.end(finished=False)
-            raise
+            if not charged:
+                raise
+            raise error_from_code(problem.code, message, problem.hint) from None
         finally:
             conductor.close()
 
@@ -164,6 +170,18 @@ class RunCourse:
         """Remove all that is kept of the run here."""
         shutil.rmtree(self._files.folder, ignore_errors=True)
         self._forget()
+
+    def _charged(self, conductor: Conductor) -> str:
+        """Say which sites have charged for a run that never began; "" if none is known to."""
+        epsilon = self._computation.epsilon
+        if epsilon is None or self._record.action != "run":
+            return ""
+        presence = conductor.presence
+        presence.listen()
+        if presence.missing:
+            presence.told(self._states(_STATES_SECONDS))
+        names = ", ".join(party.name for party in presence.there)
+        return f" Charged epsilon {epsilon} for it all the same: {names}." if names else ""
 
     def _conductor(
         self, plan: RunPlan, board: Board, stop: threading.Event, bound: str

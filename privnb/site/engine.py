@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from privnb.computation import Computation, Parameters, parse_epsilon
 from privnb.dp.accounting import accounting_of
 from privnb.errors import QueryRefused, UnknownName
-from privnb.release import Answer, Estimate, PrivacyLabel
+from privnb.release import Answer, PrivacyLabel
 from privnb.site.ledger import (
     DELTA_UNIT,
     LOSS_UNIT,
@@ -186,10 +185,6 @@ class Engine:
             delta=units_up(price.delta, DELTA_UNIT),
             epsilon=in_words(price.epsilon),
         )
-
-    def estimate(self, plan: Plan | TrainingPlan, *, affordable: bool | None) -> Estimate:
-        """Say what a plan would cost and how precise it would be."""
-        return dataclasses.replace(plan.estimate(), affordable=affordable)
 
     def run(self, plan: Plan, *, purpose: str) -> Answer:
         """Compute on the data and add the noise that the plan promises."""

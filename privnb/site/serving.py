@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from privnb.site.federated.offer import offer_of
 from privnb.site.grants import grants_of
 from privnb.site.policy import decide
 from privnb.site.refusing import Outgoing, public
-from privnb.site.reporting import one_line, problem_reply
+from privnb.site.reporting import one_line, problem_of, problem_reply
 from privnb.site.reviewing import review
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from privnb.computation import Computation
     from privnb.datasite.ports import ArrivedJob
     from privnb.dp.plan import Plan
+    from privnb.dp.training import TrainingPlan
     from privnb.messages import PythonOffer, Submission
     from privnb.release import Answer
     from privnb.site.audit import AuditLog
     from privnb.site.config import SiteConfig
     from privnb.site.database import Database
-    from privnb.site.engine import Engine, Priced
+    from privnb.site.engine import Engine
     from privnb.site.refusing import Refusing
     from privnb.site.requests import Record, RequestBook
 
@@ -132,10 +134,7 @@ class Serving:
 
     def _about(self, job: ArrivedJob, action: str, computation: Computation) -> Reply:
         if computation.kind == "model":
-            model = self._engine.plan_model(computation)
-            affordable = self._affordable(job, model, computation)
-            estimate = self._engine.estimate(model, affordable=affordable)
-            return Reply(request=job.name, digest=computation.digest, estimate=estimate)
+            return self._price(job, self._engine.plan_model(computation), computation)
         plan = self._engine.plan(computation, free=action == "mock")
         if action == "mock":
             return Reply(
@@ -144,8 +143,7 @@ class Serving:
                 answer=self._mock(plan),
                 label=self._engine.mock_label(plan),
             )
-        estimate = self._engine.estimate(plan, affordable=self._affordable(job, plan, computation))
-        return Reply(request=job.name, digest=computation.digest, estimate=estimate)
+        return self._price(job, plan, computation)
 
     def _describe(self, analyst: str) -> SiteDescription:
         with self._database.read() as snapshot:
@@ -175,9 +173,12 @@ class Serving:
             federated=offer_of(self._config, trains=self._trains),
         )
 
-    def _affordable(self, job: ArrivedJob, plan: Priced, computation: Computation) -> bool | None:
+    def _price(self, job: ArrivedJob, plan: Plan | TrainingPlan, computation: Computation) -> Reply:
+        """Tell what a question costs, and, where it has a purpose, whether that would be paid."""
+        estimate = plan.estimate()
+        priced = Reply(request=job.name, digest=computation.digest, estimate=estimate)
         if computation.purpose is None:
-            return None
+            return priced
         charge = self._engine.charge(plan, computation, analyst=job.sender, request=job.name)
         with self._database.read() as snapshot:
             standing = ledger.standing(
@@ -186,6 +187,7 @@ class Serving:
                 analyst=charge.analyst,
                 purpose=charge.purpose,
             )
+            budget = ledger.budget(snapshot, standing, newest=0)
         decision = decide(
             charge,
             schema=plan.schema,
@@ -193,7 +195,13 @@ class Serving:
             standing=standing,
             today=self._today(),
         )
-        return decision.problem is None
+        refused = decision.problem
+        return dataclasses.replace(
+            priced,
+            estimate=dataclasses.replace(estimate, affordable=refused is None),
+            refusal=None if refused is None else problem_of(refused),
+            budget=budget,
+        )
 
     def _mock(self, plan: Plan) -> Answer:
         try:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from together import PURPOSE, VISITS, open_exchange
+from together import PURPOSE, REFUSED, VISITS, open_exchange
 
 from privnb.dp.schema import Bounds
 from privnb.errors import (
+    AccessRefused,
+    BudgetExceeded,
     NotAPeer,
     QueryRefused,
     RequestRefused,
@@ -23,7 +26,8 @@ from privnb.errors import (
 )
 from privnb.federated.local_app import run_here
 from privnb.federated.strategies import made
-from privnb.federated_questions import roster
+from privnb.federated_questions import roster, would_refuse
+from privnb.messages import Problem
 
 SITES = ("northside", "riverside", "lakeside")
 SQL = "SELECT plan_type, COUNT(*) AS n, AVG(mdvis) AS visits FROM visits GROUP BY plan_type"
@@ -259,6 +263,90 @@ def test_a_dry_run_tells_the_error_of_the_total_and_of_asking_each_alone(opened)
     assert whole.affordable is True
     assert "if each site were asked alone" in whole.lines[0].note
     assert set(sent(datasite)) == {"estimate"}
+
+
+# What it costs
+
+
+def too_small(datasite, **left):
+    """Let sites have too little left for anything."""
+    for name, epsilon in left.items():
+        datasite.by_name[name].refusal = REFUSED
+        datasite.by_name[name].left = epsilon
+
+
+@pytest.mark.parametrize("ask", [totals, model])
+def test_a_budget_too_small_at_some_sites_is_one_error_before_any_is_charged(opened, ask):
+    session, datasite = opened
+    too_small(datasite, riverside="0.346", lakeside="0.5")
+    with pytest.raises(BudgetExceeded) as error:
+        ask(session)
+    assert error.value.message == (
+        "This costs epsilon 1 at each site, and less is left at riverside (0.346) and lakeside"
+        " (0.5). Nothing was charged anywhere."
+    )
+    assert error.value.hint == (
+        "Ask with epsilon 0.346 or less, which fits all sites, or ask for a larger grant:"
+        " owner@riverside.example and owner@lakeside.example."
+    )
+    assert set(sent(datasite)) == {"estimate"}
+    assert session.states() == ()
+
+
+def test_where_nothing_is_left_only_the_owner_can_help(opened):
+    session, datasite = opened
+    too_small(datasite, riverside="0")
+    with pytest.raises(BudgetExceeded, match=r"left at riverside \(nothing\)\.") as error:
+        totals(session)
+    assert error.value.hint == "Ask for a larger grant: owner@riverside.example."
+
+
+def test_what_a_site_would_refuse_for_another_reason_is_said_in_its_words(opened):
+    session, datasite = opened
+    site = datasite.by_name["lakeside"]
+    site.refusal = Problem(code="E_NO_GRANT", message="You have no grant.", hint="Ask the owner.")
+    with pytest.raises(AccessRefused, match=r"lakeside would take no part: You have no grant\."):
+        totals(session)
+    site.refusal = REFUSED  # though all is left: it is about something else than epsilon
+    with pytest.raises(BudgetExceeded, match=r"lakeside would take no part: Too much\."):
+        totals(session)
+    assert set(sent(datasite)) == {"estimate"}
+
+
+@pytest.mark.parametrize("left", ["NaN", "-1", "lots", "1" + "0" * 90, "1e-999999999"])
+def test_a_site_that_tells_nonsense_of_its_budget_is_still_a_site_that_refuses(opened, left):
+    session, datasite = opened
+    too_small(datasite, riverside=left)
+    with pytest.raises(BudgetExceeded, match="riverside would take no part"):
+        totals(session)
+
+
+def test_a_silent_site_is_left_out_of_what_fits():
+    priced = SimpleNamespace(refusal=REFUSED, budget=SimpleNamespace(epsilon_left="0.2500"))
+    replies = {"northside": priced, "lakeside": ResultPending("Silent.")}
+    owners = {name: f"owner@{name}.example" for name in replies}
+    refusal = would_refuse(replies, epsilon="1", owners=owners)
+    assert refusal.hint.startswith("Ask with epsilon 0.25 or less, which fits all sites that")
+    assert would_refuse({"lakeside": ResultPending("Silent.")}, epsilon="1", owners=owners) is None
+
+
+def test_mock_twins_cost_nothing_so_nobody_is_asked_for_the_price(opened):
+    session, datasite = opened
+    too_small(datasite, riverside="0")
+    totals(session, mock=True)
+    assert set(sent(datasite)) == {"mock"}
+
+
+def test_a_dry_run_says_where_the_budget_is_too_small_and_what_is_left(opened):
+    session, datasite = opened
+    too_small(datasite, riverside="0.346")
+    estimates = session.estimate_totals(SQL, sites=SITES, epsilon=1, purpose=PURPOSE)
+    (whole,) = estimates.by_site.values()
+    assert whole.affordable is False
+    for shown in (str(estimates), estimates._repr_html_()):
+        assert "more than your budget" in shown
+        assert "less is left at riverside (0.346)" in shown
+        assert "Ask with epsilon 0.346 or less, which fits all sites" in shown
 
 
 # Training

@@ -255,10 +255,13 @@ def test_a_refusal_ends_the_run_and_the_others_are_told(opened, home):
     session, datasite = opened
     datasite.by_name["lakeside"].problem = REFUSED
     run = totals(session)
-    with pytest.raises(BudgetExceeded, match="lakeside takes no part: Too much"):
+    with pytest.raises(BudgetExceeded, match="lakeside takes no part: Too much") as error:
         run.result(timeout=20)
+    assert error.value.message.endswith(
+        "Charged epsilon 1 for it all the same: northside, riverside."
+    )
     assert run.done
-    with pytest.raises(BudgetExceeded, match="lakeside"):
+    with pytest.raises(BudgetExceeded, match="northside, riverside"):
         new_kernel(datasite, home).request(run.id).result(timeout=5)
     end = time.monotonic() + 20
     while len(run.replies()) < len(SITES):  # they are told, and reply

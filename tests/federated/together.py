@@ -26,6 +26,7 @@ from privnb.federated.messages import bound_text
 from privnb.messages import (
     REPLY_FILE,
     SUBMISSION_FILE,
+    Budget,
     FederatedOffer,
     Participation,
     Problem,
@@ -78,6 +79,9 @@ class TogetherSite(SimulatedSite):
         self.outbox = {}
         self.state = "accepted"
         self.problem = None
+        """What it answers instead of taking part."""
+        self.refusal, self.left = None, "4"
+        """What it says beforehand that it would answer, and of the grant that would pay."""
         self.deciding = False
         self.python = PYTHON
         self.partners = ()
@@ -117,9 +121,10 @@ class TogetherSite(SimulatedSite):
         reply = Reply(request=request, digest=digest)
         if submission.action == "describe":
             self.reply(request, dataclasses.replace(reply, description=self.description()))
-        elif self.problem is not None:
+        elif self.problem is not None and submission.action != "estimate":
             self.reply(request, dataclasses.replace(reply, problem=self.problem))
         elif submission.action == "estimate":
+            refused = self.refusal is not None
             line = EstimateLine(name="n", half_width=1.0)
             estimate = Estimate(
                 table="visits",
@@ -127,9 +132,18 @@ class TogetherSite(SimulatedSite):
                 delta="1e-06",
                 lines=(line,),
                 mechanism="",
-                affordable=True,
+                affordable=not refused,
             )
-            self.reply(request, dataclasses.replace(reply, estimate=estimate))
+            budget = Budget(
+                table="visits",
+                purpose=PURPOSE,
+                epsilon_granted="4",
+                epsilon_spent="0",
+                epsilon_left=self.left,
+                until=None,
+            )
+            reply = dataclasses.replace(reply, estimate=estimate, budget=budget)
+            self.reply(request, dataclasses.replace(reply, refusal=self.refusal))
         elif submission.action == "status":
             states = tuple(
                 RequestState(request=r, state="waiting for review" if self.deciding else "joined")

@@ -157,7 +157,7 @@ class FakeSite:
             "status": lambda: {"states": tuple(map(self.state_of, submission.requests))},
             "request-access": lambda: {"consent": self.asked(submission.access)},
             "audit": lambda: {"trail": self.trail(submission)},
-            "estimate": lambda: {"estimate": self.estimate(computation.epsilon)},
+            "estimate": lambda: self.price(computation.epsilon),
         }
         if submission.action in free:
             return replace(reply, **free[submission.action]())
@@ -270,6 +270,12 @@ class FakeSite:
                 (None, 41.2, 0.352, 9120.0),
             ),
         )
+
+    def price(self, epsilon: str) -> dict[str, object]:
+        estimate = self.estimate(epsilon)
+        said = f"This costs epsilon {epsilon}, but at most epsilon {self.left:g} more fits."
+        refusal = Problem(code="E_BUDGET", message=said, hint="Ask for less.")
+        return {"estimate": estimate, "refusal": None if estimate.affordable else refusal}
 
     def estimate(self, epsilon: str) -> Estimate:
         return Estimate(

@@ -77,6 +77,18 @@ def test_a_dry_run_shows_price_and_error_and_spends_nothing(notebook):
     assert notebook.datasite.by_name["northside"].left == 4
 
 
+def test_a_dry_run_of_what_would_be_refused_says_where_and_why(notebook):
+    notebook.datasite.by_name["riverside"].left = 0.25
+    asked = f"--site northside --site riverside {ASK} --dry-run\n{SQL}"
+    why = "epsilon 0.25 more fits. Ask for less."
+    estimates = notebook.run(f"%%secure {asked}")
+    assert f"riverside: This costs epsilon 1, but at most {why}" in estimates._repr_html_()
+    assert why in str(estimates)
+    notebook.run(f"%%secure price {asked}")
+    assert "price: estimate from northside, riverside · would be refused" in notebook.text
+    assert f"riverside: This costs epsilon 1, but at most {why}" in notebook.text
+
+
 def test_a_mock_answer_needs_no_epsilon_and_says_what_it_is(notebook):
     release = notebook.run(f"%%secure --site northside --mock\n{SQL}")
     assert release.mock

@@ -60,11 +60,16 @@ def test_a_description_shows_tables_and_ones_own_grants_only(site):
 
 
 def test_an_estimate_says_whether_it_can_be_paid_and_costs_nothing(site):
-    assert site.ask("estimate").estimate.affordable is False
+    none = site.ask("estimate")
+    assert (none.estimate.affordable, none.refusal.code, none.budget) == (False, "E_NO_GRANT", None)
     site.grant("2")
-    assert site.ask("estimate", epsilon="2").estimate.affordable is True
-    assert site.ask("estimate", epsilon="3").estimate.affordable is False
-    assert site.ask("estimate", purpose=None).estimate.affordable is None
+    enough = site.ask("estimate", epsilon="2")
+    assert (enough.estimate.affordable, enough.refusal) == (True, None)
+    more = site.ask("estimate", epsilon="3")
+    assert (more.estimate.affordable, more.refusal.code) == (False, "E_BUDGET")
+    assert (more.budget.epsilon_left, more.budget.history) == ("2", ())
+    free = site.ask("estimate", purpose=None)
+    assert (free.estimate.affordable, free.refusal, free.budget) == (None, None, None)
     assert charges(site) == []
     assert site.tables.calls == 0
 
