@@ -291,6 +291,7 @@ class SecureMagics(Magics):
         show_lines(
             f"{result}: {'; '.join(f'{s.state} at {s.site}' for s in waiting)}",
             *(f"{s.site}: {s.deciders}{_until(s.until)}" for s in waiting if s.deciders or s.until),
+            *(f"{s.site} is out: {s.reason}" for s in request.standings if s.is_out),
             f"{result} turns into the result once it is released: show it again, or run "
             f"%privnb result {request.id[:8]} {result}",
             f"request {request.id[:8]} · digest {request.digest[:16]}",

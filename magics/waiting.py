@@ -207,7 +207,7 @@ class Watching:
         """Whether every site that has not decided waits for a person."""
         undecided = [each for each in self._run.standings if each.state not in _DECIDED]
         waits = bool(undecided) and all(each.in_review for each in undecided)
-        return waits and self.may_need_people
+        return waits and self.may_need_people and not self._run.hopeless
 
     def show(self, *, seconds: float) -> None:
         """Draw what each site does in each round, and the curves so far."""

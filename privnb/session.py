@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -481,7 +482,19 @@ class Session(AsksTogether):
             for request in waiting:
                 request.hear(states)
                 request.poll()
-        return tuple(standing for request in requests for standing in request.standings)
+        return tuple(standing for request in requests for standing in self._standings(request))
+
+    def _standings(self, request: Request) -> tuple[Standing, ...]:
+        """Tell where a request stands; of a run of which nothing can come any more, that too."""
+        standings, asked = request.standings, request.computation
+        waiting = {each.site for each in standings if not (each.is_out or each.is_released)}
+        if asked is None or asked.federation is None or not waiting:
+            return standings
+        why = self._opening.why_over(request)
+        return tuple(
+            dataclasses.replace(each, reason=why) if why and each.site in waiting else each
+            for each in standings
+        )
 
     def audit(self) -> DataFrame:
         """One row per event about us in the sites' audit logs, newest first.

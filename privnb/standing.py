@@ -23,6 +23,7 @@ IN_REVIEW = ("waiting for review", "output in review")
 """States in which nothing happens until a person decides."""
 
 _SENT = "waiting for an answer"
+_OUT = ("nothing given", "refused", "failed", "cancelled")
 _ON_ITS_WAY = ("released", "nothing given", "refused", "failed")
 
 
@@ -60,6 +61,16 @@ class Standing:
     def in_review(self) -> bool:
         """Whether a person has to decide before anything happens."""
         return self.state in IN_REVIEW
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the site takes no part in a federated run, or none any more."""
+        return self.state.partition(",")[0] in _OUT
+
+    @property
+    def is_released(self) -> bool:
+        """Whether what the site gave has come, or its word that it gave its part of a run."""
+        return self.state == "released"
 
 
 def status_of(reply: Reply | PrivnbError | None) -> SiteStatus:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from privnb.computation import Federation
+
 __all__ = ["Checkpoint", "RunFiles", "RunPlan"]
 
 T = TypeVar("T")
@@ -62,6 +64,10 @@ class RunPlan:
     """Whether ``initial`` was a dict."""
     evaluates: bool = False
     """Whether the app evaluates."""
+
+    def needed(self, federation: Federation | None) -> int:
+        """Return how many sites have to take part, or nothing can come of it."""
+        return max(self.min_sites, federation.threshold if federation else 0)
 
 
 @wire.message

@@ -65,6 +65,22 @@ class Opening:
         """
         return self._run(record, self._dispatch.take_up(record), strategy=strategy)
 
+    def why_over(self, request: Request) -> str:
+        """Say why nothing comes of a run, whoever still waits for it; "" if something may."""
+        files = RunFiles(self._store.run_folder(request.id))
+        try:
+            failure, plan = files.failure(), files.plan()
+        except PrivnbError:  # what is wrong with its files is said to whoever takes it up
+            return ""
+        name = request.id[:8]
+        if failure is not None:
+            return f"The run is over; %privnb result {name} says why"
+        federation = request.computation.federation if request.computation else None
+        out = [each.site for each in request.standings if each.is_out]
+        if len(request.sites) - len(out) >= plan.needed(federation):
+            return ""
+        return f"It cannot go on without {', '.join(out)}; %privnb result {name} says why"
+
     def _run(
         self, record: Record, request: Request, *, strategy: Any, pace: Pace | None = None
     ) -> FederatedRun:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from privnb.errors import (
@@ -151,8 +152,16 @@ class FederatedRun:
 
     @property
     def in_review(self) -> bool:
-        """Whether every site that is waited for waits for a person, as far as is known here."""
-        return self.progress.state == "joining" and self._request.in_review
+        """Whether every site that is waited for waits for a person, as far as is known here.
+
+        It is not so where a person can change nothing: see `hopeless`.
+        """
+        return self.progress.state == "joining" and self._request.in_review and not self.hopeless
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether too few sites are left that may take part, as far as is known here."""
+        return sum(not each.is_out for each in self.standings) < self._needed
 
     @property
     def done(self) -> bool:
@@ -175,6 +184,11 @@ class FederatedRun:
     def replies(self) -> Mapping[str, Reply | PrivnbError]:
         """Return what each site has replied for good."""
         return self._request.replies()
+
+    @cached_property
+    def _needed(self) -> int:
+        federation = self.computation.federation if self.computation else None
+        return self._files.plan().needed(federation)
 
     # Going on and stopping
 
@@ -393,9 +407,11 @@ class FederatedRun:
 
     def _pending(self) -> ResultPending:
         now = self.progress
-        if self._request.in_review and now.state == "joining":
+        if self.in_review:
             waiting = [s for s in self.standings if s.in_review]
-            said = "; ".join(f"{s.site} is {s.state}: {s.deciders}".rstrip(": ") for s in waiting)
+            parts = [f"{s.site} is out: {s.reason}" for s in self.standings if s.is_out]
+            parts += [f"{s.site} is {s.state}: {s.deciders}".rstrip(": ") for s in waiting]
+            said = "; ".join(parts)
         elif now.state == "joining":
             undecided = [site for site, state in now.joined.items() if state != "joined"]
             said = f"{', '.join(undecided) or 'The sites'} have not joined yet"

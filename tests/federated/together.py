@@ -88,6 +88,7 @@ class TogetherSite(SimulatedSite):
         self.offer = {}
         self.exact = {}
         self.proves = True
+        self.submission = None
         self.submissions = []
         self.held = {}
         self.thread = threading.Thread(target=self.serve, daemon=True)
@@ -256,7 +257,7 @@ class TogetherSite(SimulatedSite):
 
     def told(self, ask, blob):
         told = super().told(ask, blob)
-        if ask.step == "end" and self.proves:
+        if ask.step == "end" and self.proves and self.submission is not None:
             self.finish(ask.finished)
         return told
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,6 +19,8 @@ import together
 from privnb.errors import PrivnbError, ResultPending
 from privnb.federated.release import FederatedRelease
 from privnb.federated.runs import FederatedRun
+from privnb.magics.waiting import Watching
+from privnb.messages import Problem
 from privnb.preview import Preview
 from privnb.release import RECORD_TYPE, Estimates
 
@@ -185,6 +188,64 @@ def test_where_only_one_site_waits_for_people_the_cell_does_not(sites):
     sites.datasite.by_name["lakeside"].decide()
     release = sites.run("%privnb result model")
     assert release.sites == ("northside", "riverside", "lakeside")
+
+
+DENIED = Problem(code="E_DENIED", message="Denied: too many rounds.", hint="Ask for fewer.")
+
+
+def test_a_denial_after_which_too_few_sites_are_left_is_said_at_once(sites):
+    by_name = sites.datasite.by_name
+    for site in by_name.values():
+        site.deciding = True
+    sites.run(f"%%federated model {ASK} --rounds 2\n{APP}")
+    run = sites.shell.user_ns["model"]
+    assert not run.hopeless
+    by_name["northside"].decide(DENIED)
+    run.look()
+    assert run.hopeless
+    assert not run.in_review
+    sites.run("%privnb requests")
+    assert "✗ refused" in sites.text
+    over = f"It cannot go on without northside; %privnb result {run.id[:8]} says why"
+    ended = f"The run is over; %privnb result {run.id[:8]} says why"
+    assert sites.text.count(over) + sites.text.count(ended) == 2
+    sites.run("%privnb result model")
+    assert sites.error.code == "E_DENIED"
+    assert sites.error.message == "northside takes no part: Denied: too many rounds."
+
+
+@pytest.mark.parametrize("hopeless", [False, True])
+def test_people_are_waited_for_only_while_they_can_change_something(hopeless):
+    run = SimpleNamespace(
+        computation=SimpleNamespace(kind="python"),
+        progress=SimpleNamespace(state="joining"),
+        standings=[
+            SimpleNamespace(state="refused", in_review=False),
+            SimpleNamespace(state="waiting for review", in_review=True),
+        ],
+        hopeless=hopeless,
+    )
+    assert Watching(run, live=False, cancels=False).needs_people is not hopeless
+
+
+def test_a_denial_without_which_enough_sites_are_left_is_shown_beside_who_still_decides(sites):
+    by_name = sites.datasite.by_name
+    for site in by_name.values():
+        site.deciding = True
+        site.min_sites, site.offer = 2, {"min_sites": 2}
+    sites.run(f"%%federated model {ASK} --rounds 2\n{APP}")
+    by_name["northside"].decide(DENIED)
+    sites.run("%privnb result model model")
+    assert sites.error is None
+    assert "model: waiting for review at riverside; waiting for review at lakeside" in sites.text
+    assert "northside is out: Denied: too many rounds. Ask for fewer." in sites.text
+    sites.run("%privnb requests")
+    assert "cannot go on" not in sites.text
+    for name in ("riverside", "lakeside"):
+        by_name[name].decide()
+    sites.run("%privnb result model model")
+    assert sites.error is None
+    assert sites.shell.user_ns["model"].problems["northside"].code == "E_DENIED"
 
 
 # Models of ours
