@@ -310,7 +310,7 @@ def _grammar() -> dict[str, Command]:
         ),
         "result": Command(
             "result ID [NAME] [--timeout S]",
-            "the answer to an earlier request; ID may be a handle's variable",
+            "the answer to an earlier request; ID may be $VARIABLE or a handle's name",
             result,
             _result,
         ),

@@ -12,16 +12,19 @@ import warnings
 from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError
+from IPython.utils.text import DollarFormatter
 
-from privnb.errors import PrivnbError, QueryRefused
+from privnb.errors import PrivnbError, QueryRefused, UnknownName
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Collection, Iterable, Mapping
+    from typing import Any
 
 __all__ = [
     "bind",
     "did_you_mean",
+    "expanded",
     "has_select",
     "language",
     "options",
@@ -62,6 +65,25 @@ def parse(parser: argparse.ArgumentParser, line: str) -> argparse.Namespace:
             raise _not_repeated(option, value, word)
         raise UsageError(f"There is no place for {word!r}; quote values with spaces.")
     return found
+
+
+def expanded(word: str, namespace: Mapping[str, Any]) -> str:
+    """Put the values of variables into a word, as IPython does for line magics that have it so.
+
+    Raises `UnknownName` where a variable is not there.
+
+    >>> expanded("$rid", {"rid": "40cb8da1"}), expanded("40cb8da1", {})
+    ('40cb8da1', '40cb8da1')
+    """
+    if "$" not in word and "{" not in word:
+        return word
+    try:
+        return str(DollarFormatter().vformat(word, (), dict(namespace)))
+    except Exception:  # noqa: BLE001 - it is the user's own expression
+        raise UnknownName(
+            f"There is no variable {word} in this notebook.",
+            hint="Assign it in a cell above, or write the ID: %privnb requests lists them.",
+        ) from None
 
 
 def refuse_listed(line: str, known: Mapping[str, Collection[str]]) -> None:

@@ -13,7 +13,15 @@ from traitlets import Float
 
 from privnb.errors import PrivnbError
 from privnb.magics.commands import HELP, run_command
-from privnb.magics.grammar import bind, language, parse, refuse_listed, refuse_python, variable
+from privnb.magics.grammar import (
+    bind,
+    expanded,
+    language,
+    parse,
+    refuse_listed,
+    refuse_python,
+    variable,
+)
 from privnb.magics.options import (
     DRY_RUN,
     MOCK,
@@ -225,15 +233,16 @@ class SecureMagics(Magics):
     def request(self, name: str) -> Asked:
         """Take up a request by its id, or the name of the variable that holds its handle.
 
+        An id may stand in a variable, as for IPython's own line magics: ``$rid``, ``{run.id}``.
         A run that this notebook drives already is the same object again.
         """
         from privnb.federated.runs import FederatedRun  # noqa: PLC0415 - rarely needed
         from privnb.request import Request  # noqa: PLC0415 - rarely needed
 
-        held = self.namespace.get(name)
+        held = self.namespace.get(name.removeprefix("$"))
         if isinstance(held, Request | FederatedRun):
             return held
-        found = self.session.request(name)
+        found = self.session.request(expanded(name, self.namespace))
         return self._runs.get(found.id, found)
 
     def finish(

@@ -90,7 +90,16 @@ def test_budgets_shown_earlier_move_when_a_cell_spends(front_end):
     assert "prefers-reduced-motion" in html
 
 
-def test_a_handle_may_be_named_by_its_variable(notebook):
+@pytest.mark.parametrize("word", ["answer", "$answer", "$rid", "{rid}", "{answer.id}", "{rid[:8]}"])
+def test_a_request_may_be_named_by_a_variable(notebook, word):
     notebook.run(f"%%secure answer {ASK} --no-wait\n{SQL}")
-    notebook.run("%privnb result answer later")
+    notebook.run("rid = answer.id")
+    notebook.run(f"%privnb result {word} later")
+    assert notebook.error is None
     assert notebook.shell.user_ns["later"].sites == ("northside",)
+
+
+@pytest.mark.parametrize("command", ["result", "cancel"])
+def test_a_variable_that_is_not_there_is_an_error_that_names_it(notebook, command):
+    notebook.run(f"%privnb {command} $rid")
+    assert notebook.error.message == "There is no variable $rid in this notebook."
