@@ -37,26 +37,18 @@ def estimates_html(estimates: Estimates) -> str:
             for remark in (estimate.mechanism, *estimate.clamps, *estimate.notes)
         )
     )
-    head = tag(
-        "tr",
-        *(
-            tag("th", name, scope="col", style=f"{style};font-weight:600;{MUTED}")
-            for name, style in zip(_ESTIMATE_COLUMNS, (KEY, NUMBER, KEY), strict=True)
-        ),
-    )
+    blocks = [
+        _estimate_block(site, each, estimates.refusals.get(site))
+        for site, each in estimates.by_site.items()
+    ]
+    if _all_unknown(estimates):
+        what = [heading("Price", " · how precise an answer gets is told with it")]
+    else:
+        what = [heading("Expected error", " · ± is half of a 95 % interval"), _head()]
     return tag(
         "section",
         banner("Dry run: the data was not touched, nothing was spent.", QUIET_BANNER),
-        tag(
-            "table",
-            heading("Expected error", " · ± is half of a 95 % interval"),
-            tag("thead", head, style=f"border-bottom:1px solid {LINE}"),
-            *(
-                _estimate_block(site, each, estimates.refusals.get(site))
-                for site, each in estimates.by_site.items()
-            ),
-            style=FULL_TABLE,
-        ),
+        tag("table", *what, *blocks, style=FULL_TABLE),
         *(
             tag("div", why, role="note", style=f"padding:8px 14px;{QUIET_BANNER}")
             for why in estimates.why_refused
@@ -73,8 +65,38 @@ def estimates_html(estimates: Estimates) -> str:
     )
 
 
+def _head() -> Html:
+    columns = zip(_ESTIMATE_COLUMNS, (KEY, NUMBER, KEY), strict=True)
+    names = (
+        tag("th", name, scope="col", style=f"{style};font-weight:600;{MUTED}")
+        for name, style in columns
+    )
+    return tag("thead", tag("tr", *names), style=f"border-bottom:1px solid {LINE}")
+
+
+def _all_unknown(estimates: Estimates) -> bool:
+    shown = list(estimates.by_site.values())
+    return bool(shown) and all(map(_tells_nothing, shown))
+
+
+def _tells_nothing(estimate: Estimate) -> bool:
+    """Tell whether no line has an error: a table would say the same in each, as of a model."""
+    return len(estimate.lines) > 1 and all(line.half_width is None for line in estimate.lines)
+
+
+def _unknown_lines(estimate: Estimate) -> str:
+    names = ", ".join(scalar_text(line.name) for line in estimate.lines[:MOST_ROWS])
+    notes = dict.fromkeys(brief(line.note) for line in estimate.lines[:MOST_ROWS] if line.note)
+    return f"{names}: how precise {'; '.join(notes) or _UNKNOWN}"
+
+
 def _estimate_block(site: str, estimate: Estimate, refusal: PrivnbError | None) -> Html:
     price = tag("span", f" · {_price(estimate, refusal)}", style=f"font-weight:400;{MUTED}")
+    width = len(_ESTIMATE_COLUMNS)
+    if _tells_nothing(estimate):
+        words = tag("td", _unknown_lines(estimate), colspan=width, style=f"{KEY};max-width:46em")
+        row = tag("tr", words, style="background:transparent")
+        return tag("tbody", block_heading(width, site, price), row)
     rows = [
         tag(
             "tr",
@@ -85,7 +107,7 @@ def _estimate_block(site: str, estimate: Estimate, refusal: PrivnbError | None) 
         )
         for name, expected, note in _lines(estimate)
     ]
-    return tag("tbody", block_heading(len(_ESTIMATE_COLUMNS), site, price), *rows)
+    return tag("tbody", block_heading(width, site, price), *rows)
 
 
 def estimates_text(estimates: Estimates) -> str:
@@ -95,8 +117,12 @@ def estimates_text(estimates: Estimates) -> str:
         refusal = estimates.refusals.get(site)
         title = clean(f"{site} · {_price(estimate, refusal)}")
         why = [clean(f"{refusal.message} {refusal.hint}".strip())] if refusal else []
-        table = plain_table(_ESTIMATE_COLUMNS, _lines(estimate))
-        blocks.append("\n".join([title, table, *why]))
+        shown = (
+            clean(_unknown_lines(estimate))
+            if _tells_nothing(estimate)
+            else plain_table(_ESTIMATE_COLUMNS, _lines(estimate))
+        )
+        blocks.append("\n".join([title, shown, *why]))
     blocks += [clean(f"Nothing from {site}: {p}") for site, p in estimates.problems.items()]
     return "\n\n".join(blocks)
 
@@ -116,10 +142,11 @@ def _price(estimate: Estimate, refusal: PrivnbError | None) -> str:
 
 
 _ESTIMATE_COLUMNS = ("aggregate", "± expected", "where")
+_UNKNOWN = "depends on the data"
 _AFFORDABLE = {True: " · your budget covers it", False: " · more than your budget", None: ""}
 
 
 def _expected(half_width: float | None) -> str:
     if half_width is None:
-        return "depends on the data"
+        return _UNKNOWN
     return aggregate_text(half_width, half_width)[1] or f"± {half_width:g}"

@@ -36,7 +36,8 @@ TINT = "rgba(128,128,128,.09)"
 ACCENT = "var(--jp-brand-color1,#1976d2)"
 
 CARD = (
-    f"border:1px solid {LINE};border-radius:8px;overflow-x:auto;width:fit-content;max-width:100%;"
+    f"border:1px solid {LINE};border-radius:8px;overflow-x:auto;width:fit-content;"
+    "max-width:100%;box-sizing:border-box;"  # what is wider would scroll in its cell as well
     "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;"
     "margin:2px 0;color:var(--jp-ui-font-color1,inherit)"
 )

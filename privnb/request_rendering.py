@@ -67,7 +67,10 @@ def _minute(moment: str) -> str:
 
 def preview_html(preview: Preview) -> str:
     """Draw what would become of a Python cell at each site."""
-    blocks = [table(f"At {site}", ("what", "how"), _facts(preview, site)) for site in preview.sites]
+    blocks = [
+        table(title, ("what", "how", "where")[: len(facts[0])], facts)
+        for title, facts in _tables(preview)
+    ]
     return tag(
         "section",
         banner(_DRY_RUN, QUIET_BANNER),
@@ -83,14 +86,35 @@ def preview_html(preview: Preview) -> str:
 def preview_text(preview: Preview) -> str:
     """Write what would become of a Python cell at each site as plain text."""
     blocks = [_DRY_RUN]
-    for site in preview.sites:
-        table_of_facts = plain_table(("what", "how"), _facts(preview, site))
-        blocks.append(f"{clean(site)}\n{table_of_facts}")
+    for title, facts in _tables(preview):
+        columns = ("what", "how", "where")[: len(facts[0])]
+        blocks.append(f"{clean(title)}\n{plain_table(columns, facts)}")
     return "\n\n".join([*blocks, *map(clean, _unknown(preview)), _question(preview)])
 
 
-def _facts(preview: Preview, site: str) -> list[tuple[str, str]]:
-    return [(what, brief(how)) for what, how in preview.facts(site)]
+def _tables(preview: Preview) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """List what each site would do, once: what differs is told with where it holds."""
+    sites: dict[tuple[str, str], list[str]] = {}
+    for site in preview.sites:
+        for what, how in preview.facts(site):
+            sites.setdefault((what, brief(how)), []).append(site)
+    if not sites:
+        return []
+    subjects = list(dict.fromkeys(what for what, _ in sites))
+    facts = sorted(sites, key=lambda fact: subjects.index(fact[0]))
+    title = f"At {', '.join(preview.sites)}"
+    everywhere = len(preview.sites)
+    if all(len(where) == everywhere for where in sites.values()):
+        return [(title, list(facts))]
+    return [
+        (
+            title,
+            [
+                (*fact, "all" if len(sites[fact]) == everywhere else ", ".join(sites[fact]))
+                for fact in facts
+            ],
+        )
+    ]
 
 
 def _unknown(preview: Preview) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 import threading
@@ -163,6 +164,21 @@ def test_a_dry_run_of_a_training_tells_who_decides(sites):
     assert isinstance(preview, Preview)
     assert "1 of 2 reviewers" in str(preview)
     assert "at least 2 of 3 sites" in str(preview)
+    assert str(preview).count("Who decides") == 1
+
+
+def test_a_dry_run_of_a_training_tells_once_what_all_sites_do_and_where_one_differs(sites):
+    preview = sites.run(f"%%federated {ASK} --rounds 3 --dry-run\n{APP}")
+    offer = dataclasses.replace(preview.sites["riverside"].python, seconds=7)
+    sites_now = preview.sites | {
+        "riverside": dataclasses.replace(preview.sites["riverside"], python=offer)
+    }
+    lines = str(dataclasses.replace(preview, sites=sites_now)).splitlines()
+    (who,) = [line for line in lines if line.startswith("Who decides")]
+    assert who.endswith("all")
+    rounds = [line for line in lines if line.startswith("Rounds")]
+    assert [line.split("  ")[-1].strip() for line in rounds] == ["northside, lakeside", "riverside"]
+    assert "at most 7 s" in rounds[1]
 
 
 def test_a_training_that_people_decide_about_gives_its_handle_and_goes_on_by_itself(sites):
