@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from privnb.widgets.visible import visible
 
@@ -14,19 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Picture", "draw"]
 
-_INK = "#808080"  # at least 3.9 to 1 against white, and against JupyterLab's dark paper
-_STYLE: dict[Any, Any] = {
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
-    "axes.edgecolor": _INK,
-    "axes.titlecolor": _INK,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": _INK,
-    "grid.alpha": 0.25,
-    "figure.facecolor": "none",
-    "legend.labelcolor": _INK,
-}
 _DOTS_PER_INCH = 128
 _CSS_PIXELS_PER_INCH = 76
 _MOST_PICTURES = 6
@@ -60,14 +47,11 @@ def draw(progress: Progress) -> tuple[Picture, ...]:
 
 
 def _picture(progress: Progress, what: str, names: list[str]) -> Picture:
-    import matplotlib.pyplot as plt  # noqa: PLC0415 - it is slow to load
-
     from privnb.federated.drawing import draw_curves  # noqa: PLC0415 - it loads pyplot
 
-    with plt.rc_context(_STYLE):
-        figure = draw_curves({name: progress.curve(name) for name in names})
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=_DOTS_PER_INCH, transparent=True)
+    figure = draw_curves({name: progress.curve(name) for name in names})
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=_DOTS_PER_INCH, transparent=True)
     return Picture(
         alt=f"Curve of {visible(what)} by round",
         png=base64.b64encode(png.getvalue()).decode("ascii"),

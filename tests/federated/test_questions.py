@@ -471,4 +471,10 @@ def test_a_model_comes_back_as_coefficients_in_the_units_of_the_data(opened):
     assert release.outcome.kind == "model"
     assert "each sum over 3 sites has 3/2 of the variance" in release.label
     assert len(release.history) == 10
-    assert release.plot().axes
+    rows = [axes for axes in release.plot().axes if axes.lines]
+    labels = [axes.get_yticklabels()[0].get_text() for axes in rows]
+    assert labels == release.df.term.tolist()
+    for axes, value in zip(rows, release.df.coefficient, strict=True):
+        left, right = axes.get_xlim()
+        assert left == -right
+        assert abs(value) > right / 10  # it is not lost beside a larger one

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from privnb.drawing import INK
 from privnb.errors import BudgetExceeded, PrivnbError, UnknownName
 from privnb.estimate_rendering import estimates_html, estimates_text
+from privnb.federated.drawing import draw_curves
 from privnb.markup import Html, plain_table, table, tag
 from privnb.output import Output, OutputColumn, declare
 from privnb.release import (
@@ -230,6 +233,20 @@ def test_an_estimate_shows_price_error_and_whether_it_can_be_paid(render):
     assert "depends on the data" in shown
 
 
+@pytest.mark.parametrize("render", [estimates_html, estimates_text])
+def test_an_estimate_that_knows_no_error_says_so_once_and_names_the_terms(render):
+    lines = tuple(EstimateLine(name=name, half_width=None) for name in ("intercept", "xage"))
+    estimate = Estimate(table="v", epsilon="1", delta="0", lines=lines, mechanism="noise")
+    shown = Elements(render(Estimates(by_site={"northside": estimate}))).text
+    assert "intercept, xage: how precise depends on the data" in shown
+    assert shown.count("depends on the data") == 1
+    assert "where" not in shown
+
+
+def test_a_card_with_a_border_is_no_wider_than_its_cell():
+    assert "box-sizing:border-box" in release_html(release(part("northside")))
+
+
 # Approved outputs
 
 
@@ -440,6 +457,45 @@ def test_text_of_a_site_is_drawn_as_it_is(text):
         shown, is_math = label._preprocess_math(label.get_text())
         assert not is_math
         assert shown == text if text.isprintable() else len(shown) == 60
+
+
+def test_bars_of_many_long_labels_lie_beside_them():
+    keys = [f"individual deductible, {number}" for number in range(12)]
+    answer = Answer(
+        columns=(
+            AnswerColumn(name="plan", role="key"),
+            AnswerColumn(name="n", role="aggregate"),
+            AnswerColumn(name="visits", role="aggregate"),
+        ),
+        rows=tuple((key, 3, 4) for key in keys),
+        half_widths=((None, 1.0, 1.0),) * 12,
+    )
+    drawn = release(replace(part("northside"), answer=answer)).plot()
+    drawn.canvas.draw()
+    first = drawn.axes[0]
+    assert [label.get_text() for label in first.get_yticklabels()] == keys
+    boxes = [label.get_window_extent() for label in first.get_yticklabels()]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+    assert all(axes.yaxis_inverted() for axes in drawn.axes)
+
+
+def test_a_plot_is_legible_on_light_and_on_dark_paper():
+    drawn = release(part("northside")).plot()
+    drawn.canvas.draw()
+    (panel,) = drawn.axes
+    assert drawn.get_facecolor()[3] == 0
+    words = [panel.title, *panel.get_xticklabels(), *panel.get_yticklabels()]
+    assert {label.get_color() for label in words} == {INK}
+
+
+def test_a_models_curves_are_explained():
+    change, share, other = draw_curves(
+        {"change": ([1], [1]), "share over the limit": ([1], [0]), "train loss": ([1], [2])}
+    ).axes
+    assert change.get_title() == "change per round"
+    assert "coefficients moved" in change.get_xlabel()
+    assert "shortened" in share.get_xlabel()
+    assert other.get_xlabel() == "round"
 
 
 def test_what_has_no_numbers_is_not_drawn_and_a_figure_is_no_table(figure):
