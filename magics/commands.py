@@ -110,6 +110,8 @@ def _tables(magics: SecureMagics, _: argparse.Namespace) -> None:
 
 def _schema(magics: SecureMagics, args: argparse.Namespace) -> None:
     frame = magics.session.schema(args.table)
+    # what a column means comes next to its name: it is seen where not all columns are
+    frame.insert(2, "description", frame.pop("description"))
     show_frame(f"Columns of {args.table}", frame, merge_sites=True)
 
 

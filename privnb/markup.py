@@ -44,6 +44,8 @@ CARD = (
 
 _SHORT = 16
 """Characters up to which a cell is never broken into lines."""
+_LONG = 40
+"""Characters from which on a cell stays wide where space is scarce: it would be very tall."""
 
 _CELL = "padding:5px 10px;text-align:left;vertical-align:top;white-space:normal"
 _HEAD = f"{_CELL};font-weight:600;{MUTED};border-bottom:1px solid {LINE}"
@@ -130,7 +132,9 @@ def table(
 
 
 def _wrap(cell: object) -> str:
-    return ";white-space:nowrap" if isinstance(cell, Html) or len(str(cell)) <= _SHORT else ""
+    if isinstance(cell, Html) or len(str(cell)) <= _SHORT:
+        return ";white-space:nowrap"
+    return ";min-width:14em" if len(str(cell)) > _LONG else ""
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -243,6 +243,11 @@ def test_an_estimate_that_knows_no_error_says_so_once_and_names_the_terms(render
     assert "where" not in shown
 
 
+def test_a_cell_of_many_words_does_not_become_a_narrow_column():
+    drawn = table("t", ["a", "b"], [["short", "word " * 20]])
+    assert drawn.count("min-width:14em") == 1
+
+
 def test_a_card_with_a_border_is_no_wider_than_its_cell():
     assert "box-sizing:border-box" in release_html(release(part("northside")))
 
