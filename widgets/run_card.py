@@ -54,6 +54,8 @@ _CELL = "padding:3px 10px;text-align:left;vertical-align:top;white-space:normal"
 _SITE = f"{_CELL};font-weight:600"
 _ROUND = "padding:3px 4px;text-align:center;vertical-align:top;white-space:nowrap"
 _NUMBER = f"{_HEAD};padding:3px 4px;text-align:center;font-size:11px;min-width:1.8em"
+_STAYS = "position:sticky;right:0;padding-left:8px;background:var(--jp-layout-color0,Canvas)"
+"""The newest round is seen also where the rounds before it are wider than the notebook."""
 _SMALL = f"padding:4px 12px 0;font-size:12px;{MUTED}"
 
 
@@ -199,7 +201,13 @@ def _rounds_table(title: str, progress: Progress, shown: Sequence[RoundProgress]
         tag("th", "site", scope="col", style=_HEAD),
         *([] if shown else [tag("th", "takes part", scope="col", style=_HEAD)]),
         *(
-            tag("th", str(each.number), scope="col", title=f"round {each.number}", style=_NUMBER)
+            tag(
+                "th",
+                str(each.number),
+                scope="col",
+                title=f"round {each.number}",
+                style=f"{_NUMBER};{_STAYS}" if each is shown[-1] else _NUMBER,
+            )
             for each in shown
         ),
     ]
@@ -214,7 +222,8 @@ def _rounds_table(title: str, progress: Progress, shown: Sequence[RoundProgress]
                 "tr",
                 tag("th", visible(site), below if shown else "", scope="row", style=_SITE),
                 *([] if shown else [tag("td", joined, style=_CELL)]),
-                *(tag("td", one, style=_ROUND) for one in drawn),
+                *(tag("td", one, style=_ROUND) for one in drawn[:-1]),
+                *(tag("td", one, style=f"{_ROUND};{_STAYS}") for one in drawn[-1:]),
             )
         )
     above = "caption-side:top;text-align:left;padding:2px 10px 6px;font-weight:600;color:inherit"

@@ -94,6 +94,10 @@ def test_it_is_drawn_while_the_kernel_is_busy_and_then_needs_none(lab, screensho
     expect(saved).to_contain_text("10 of 10 rounds done")
     expect(card).to_have_count(0)
     notebook.photograph(saved, screenshots / "federated-saved.png")
+    notebook.photograph(saved, screenshots / "federated-saved-narrow.png", width=700)
+    last = saved.locator("tbody td").last
+    right = "e => e.getBoundingClientRect().right"
+    assert last.evaluate(right) <= saved.evaluate(right)
     notebook.save()
     notebook.close()
     book = nbformat.read(notebook.file, as_version=4)
