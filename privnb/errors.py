@@ -245,6 +245,7 @@ _BY_CODE: dict[str, type[PrivnbError]] = {
     "E_PURPOSE": AccessRefused,
     "E_BUDGET": BudgetExceeded,
     "E_BUSY": RequestRefused,
+    "E_CONSENT": RequestRefused,
     "E_DENIED": RequestRefused,
     "E_EXPIRED": RequestRefused,
     "E_NO_FEDERATION": RequestRefused,

@@ -240,6 +240,22 @@ class Participation:
     """The verifier keys of all it shared a sum with, sorted, its own among them."""
     ended: str = ""
     """Why it ended before all rounds were done, in words; empty where they were."""
+    failures: int = 0
+    """How often its code failed on the site's data: each time tells something of them."""
+
+    @property
+    def remark(self) -> str:
+        """What is to be said where nothing was given: that it failed on data, and why it ended."""
+        times = "once" if self.failures == 1 else f"{self.failures} times"
+        failed = f"it failed {times} on the data" if self.failures else ""
+        return "; ".join(filter(None, (failed, self.ended)))
+
+    def hashed(self) -> dict[str, object]:
+        """Return what `released_hash` is of: without failures where there were none."""
+        said = dataclasses.asdict(self)
+        if not self.failures:  # the hashes of earlier parts stay what they were
+            del said["failures"]
+        return said
 
 
 @wire.message
@@ -300,5 +316,5 @@ def released_hash(reply: Reply) -> str:
         "salt": reply.salt,
     }
     if reply.part is not None:  # the hashes of all else stay what they were
-        parts["part"] = dataclasses.asdict(reply.part)
+        parts["part"] = reply.part.hashed()
     return wire.sha256_hex(wire.canonical_json(parts))

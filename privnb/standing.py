@@ -95,7 +95,7 @@ def standing(
         if state != "cancelled":
             reason, code = f"{reply.message} {reply.hint}".strip(), reply.code
     elif state == "nothing given" and reply is not None and reply.part is not None:
-        reason = brief(reply.part.ended)
+        reason = brief(reply.part.remark)
     seen = told
     if reply is not None or told is None or told.state == "unknown":
         seen = None

@@ -259,7 +259,11 @@ class Member:
         return signature
 
     def reveal(
-        self, survivors: Mapping[str, str], agreed: Mapping[str, str] | None = None
+        self,
+        survivors: Mapping[str, str],
+        agreed: Mapping[str, str] | None = None,
+        *,
+        settle: Callable[[], None] = lambda: None,
     ) -> Reveal:
         """Give shares of the survivors' seeds, and of the mask keys of those who dropped out.
 
@@ -269,11 +273,14 @@ class Member:
             As for `agree`.
         agreed
             Where somebody dropped out: signatures of a threshold of the survivors, by `agree`.
+        settle
+            Called once all of that holds, before anything is given: what it raises is raised.
         """
         step = self._masked()
         chosen = self._chosen(step, survivors)
         if len(chosen) < len(self.roster):
             self._require_agreement(step, chosen, agreed or {})
+        settle()
         self._step = None
         cut = shamir.SHARE_BYTES
         return Reveal(

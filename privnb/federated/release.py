@@ -240,7 +240,7 @@ class FederatedRelease:
             "salt": part.salt,
         }
         if part.part is not None:
-            said["part"] = dataclasses.asdict(part.part)
+            said["part"] = part.part.hashed()
         return wire.canonical_json(said).decode()
 
     def __str__(self) -> str:

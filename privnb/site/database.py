@@ -227,11 +227,13 @@ runs = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("contributions", sa.Integer, nullable=False, server_default="0"),
     sa.Column("label", sa.LargeBinary),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("analyst", "request"),
     sqlite_autoincrement=True,
 )
 """Federated runs that the site takes, or took, part in: the newest attempt that it sent something
-for, how often it did, and what its label is. Where a run stands is in its request's state."""
+for, how often it did, what its label is, and how often its code failed on data. Where a run stands
+is in its request's state."""
 
 run_inputs = sa.Table(
     "run_inputs",
@@ -248,6 +250,7 @@ run_inputs = sa.Table(
     sa.Column("consents", sa.Text),
     sa.Column("failed", sa.LargeBinary),
     sa.Column("summed", sa.Text),
+    sa.Column("times", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("analyst", "request", "work"),
     sa.Index("run_inputs_by_round", "analyst", "request", "round", "kind"),
     sqlite_autoincrement=True,
@@ -255,7 +258,8 @@ run_inputs = sa.Table(
 """What the site computed for the rounds of runs under way, written before anything of it leaves.
 ``vector`` has the noise of a round on it that is drawn once; ``input`` is its key in `run_sums`,
 ``consents`` stands for who consented to it, ``failed`` says why there is nothing to give, and
-``summed`` names the sites over which it may be summed; the last two are set once."""
+``summed`` names the sites over which its sum was opened; the last two are set once. ``times`` is
+how often it was computed without noise."""
 
 run_sums = sa.Table(
     "run_sums",
@@ -270,7 +274,14 @@ run_sums = sa.Table(
 """Over which sites what approved code gives, without noise, was summed: by a hash of computation
 and parameters, whoever asked, in whichever run. Rows are kept for good."""
 
-_SINCE_SUMS = (runs.c.label, run_inputs.c.input, run_inputs.c.consents, run_inputs.c.failed)
+_SINCE_SUMS = (
+    runs.c.label,
+    runs.c.failures,
+    run_inputs.c.input,
+    run_inputs.c.consents,
+    run_inputs.c.failed,
+    run_inputs.c.times,
+)
 
 for _name, _when in {
     "ledger_keeps_rows": "DELETE ON ledger",
@@ -290,9 +301,11 @@ for _name, _when in {
     "run_inputs_keep_sums": "UPDATE OF summed ON run_inputs WHEN OLD.summed IS NOT NULL",
     "run_inputs_keep_consents": "UPDATE OF input, consents ON run_inputs",
     "run_inputs_keep_failures": "UPDATE OF failed ON run_inputs WHEN OLD.failed IS NOT NULL",
+    "run_inputs_keep_times": "UPDATE OF times ON run_inputs WHEN NEW.times < OLD.times",
     "run_sums_keep_rows": "DELETE ON run_sums",
     "run_sums_keep_sites": "UPDATE ON run_sums",
     "runs_keep_labels": "UPDATE OF label ON runs WHEN OLD.label IS NOT NULL",
+    "runs_keep_failures": "UPDATE OF failures ON runs WHEN NEW.failures < OLD.failures",
 }.items():
     # A mistake in later code must not be able to lower a charge: the database itself refuses.
     event.listen(
@@ -501,11 +514,12 @@ class Database:
 
 
 def _add_columns(connection: sa.Connection) -> None:
-    """Add the columns that tables of an earlier version lack; all may be empty."""
+    """Add the columns that tables of an earlier version lack; all may be empty, or are counts."""
     for column in _SINCE_SUMS:
         kind = column.type.compile(connection.dialect)
+        count = "" if column.nullable else " NOT NULL DEFAULT 0"
         connection.exec_driver_sql(
-            f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"
+            f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}{count}"
         )
 
 

@@ -109,6 +109,8 @@ def test_a_database_without_the_memory_of_sums_gets_it(path):
     connection.executescript(
         "DROP TABLE run_sums; DROP TRIGGER runs_keep_labels; DROP TRIGGER run_inputs_keep_failures;"
         "DROP TRIGGER run_inputs_keep_consents; ALTER TABLE runs DROP COLUMN label;"
+        "DROP TRIGGER runs_keep_failures; ALTER TABLE runs DROP COLUMN failures;"
+        "DROP TRIGGER run_inputs_keep_times; ALTER TABLE run_inputs DROP COLUMN times;"
         "ALTER TABLE run_inputs DROP COLUMN input;"
         "ALTER TABLE run_inputs DROP COLUMN consents; ALTER TABLE run_inputs DROP COLUMN failed;"
         "UPDATE schema_version SET version = 4;"
@@ -121,9 +123,9 @@ def test_a_database_without_the_memory_of_sums_gets_it(path):
         run = snapshot.execute(sa.select(tables.runs)).one()
         given = snapshot.execute(sa.select(tables.run_inputs)).one()
     database.close()
-    assert (run.attempt, run.contributions, run.label) == (7, 3, None)
+    assert (run.attempt, run.contributions, run.label, run.failures) == (7, 3, None, 0)
     assert (given.round, given.vector) == (2, b"\0")
-    assert (given.input, given.consents, given.failed) == (None, None, None)
+    assert (given.input, given.consents, given.failed, given.times) == (None, None, None, 0)
     connection = sqlite3.connect(path)
     assert set(connection.execute("SELECT type, name FROM sqlite_master")) == whole
     version = connection.execute("SELECT version FROM schema_version").fetchall()

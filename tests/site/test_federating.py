@@ -161,7 +161,10 @@ def test_a_training_whose_code_fails_at_once_gave_nothing(sites):
     for site in sites.all:
         with site.database.read() as snapshot:
             (told,) = review.states(snapshot, site=site.config, analyst=ANA, requests=[run])
-        assert (told.state, site.reply(run).part.contributions) == ("nothing given", 0)
+        part = site.reply(run).part
+        assert (told.state, part.contributions, part.failures) == ("nothing given", 0, 1)
+        assert told.reason == "it failed once on the data; its analyst gave it up"
+        assert events(site, "release")[0]["failures"] == 1
 
 
 def test_keys_for_the_next_round_are_made_along_the_way(sites):
@@ -288,7 +291,8 @@ def people(*units):
     return pa.table({"unit": pa.array(units, pa.int64())})
 
 
-def test_rows_are_read_anew_once_other_people_consent(sites):
+def test_a_training_is_over_at_a_site_once_other_people_consent_there(sites):
+    """At the same parameters, before and after: the difference would be who consents no more."""
     computation = sites.training()
     run = sites.submit(computation)
     sites.approve(run)
@@ -300,15 +304,20 @@ def test_rows_are_read_anew_once_other_people_consent(sites):
         return consenting.now
 
     site.data.consenting = consenting
-    for number, (now, trainers) in enumerate(
-        [(people(1, 2, 3), 1), (people(3, 2, 1), 1), (people(1, 2), 2), (people(1, 4), 3)], 1
-    ):
+    problems = []
+    for number, now in enumerate([people(1, 2, 3), people(3, 2, 1), people(1, 2)], 1):
         consenting.now = now
         attempt = Attempt(sites, run, computation, number=number).keys()
-        attempt.contribute(train_work(1 + number // 3, config={"try": number}), [np.zeros(2)])
-        assert len(site.training_box.trainers) == trainers
+        attempt.contribute(train_work(number), [np.full(2, number)])
+        problems.append(attempt.problems)
+    assert problems == [{}, {}, {"northside": "E_CONSENT"}]
     assert set(asked) == {("visits", PURPOSE)}
-    assert [each.closed for each in site.training_box.trainers] == [True, True, False]
+    assert [each.closed for each in site.training_box.trainers] == [True]
+    site.step()
+    part = site.reply(run).part
+    assert (part.rounds, part.contributions) == (2, 2)
+    assert part.ended == "Who consents has changed since this run began here."
+    assert any("change of consent" in each for each in site.reply(run).label.not_protected)
 
 
 def test_too_few_people_are_not_trained_on_and_nothing_tells_why(sites):

@@ -22,11 +22,11 @@ from federated_fakes import (
 from site_fakes import ANA, PURPOSE
 
 from privnb.audit import VerifierKey, origin_of
-from privnb.errors import BadMessage, QueryRefused
+from privnb.errors import BadMessage, QueryRefused, StateError
 from privnb.federated import ring
 from privnb.federated.messages import ArrayForm, Ask, Told, Work, pack, unpack
 from privnb.site import database as tables
-from privnb.site.federated import federating, joined
+from privnb.site.federated import contributing, federating, joined
 from privnb.site.federated.asks import Asks
 from privnb.site.federated.ending import RunEndings
 from privnb.site.federated.modelling import Model
@@ -337,13 +337,88 @@ def test_what_failed_was_a_try_as_well(sites, training, fault):
     """Were it none, an analyst could ask one bit after the other whether the app fails."""
     computation, run = training
     codes = []
-    for number in range(1, 6):
+    for number in range(1, 4):
         attempt = Attempt(sites, run, computation, number=number).keys()
         attempt.contribute(train_work(config={"fail": fault, "bit": number}), [np.zeros(2)])
         codes.append(attempt.problems["northside"])
-    assert "E_SPENT_ROUND" not in codes[:3]
-    assert codes[3:] == ["E_SPENT_ROUND"] * 2
+    assert codes == ["E_OUTPUT", "E_OUTPUT", "E_LIMIT"]
     assert len(sites.all[0].training_box.steps) == 3
+
+
+def test_code_that_failed_on_data_three_times_is_not_run_on_it_again(sites):
+    """Each failure tells one bit of what the analyst chose: in all rounds and runs, so many."""
+    computation = sites.training()
+    site = sites.all[0]
+    for number in range(1, 4):
+        run = sites.submit(computation)
+        sites.approve(run)
+        attempt = Attempt(sites, run, computation).keys()
+        kind = "evaluate" if number == 2 else "train"
+        work = train_work(number, kind=kind, config={"fail": "raise"})
+        attempt.contribute(work, [np.full(2, number)], to=[site])
+        assert attempt.problems == {"northside": "E_OUTPUT" if number < 3 else "E_LIMIT"}
+        end(sites, run, 2)
+    reply = site.reply(run)
+    assert reply.problem.code == "E_LIMIT"
+    again = site.reply(sites.submit(computation, to=[site]))
+    assert again.problem.code == "E_LIMIT"
+    assert "failed 3 times" in again.problem.message
+    assert len(site.training_box.steps) == 3
+    # Other code is another matter, and so is what fails on mock twins.
+    other = sites.submit(sites.training(source="app = ClientApp()  # mended"))
+    assert site.state(other) == "waiting"
+
+
+def test_failures_on_the_mock_twin_and_outages_of_the_site_are_not_counted(sites, training):
+    computation, run = training
+    site = sites.all[0]
+    whole, site.data.frame = site.data.frame, None
+
+    def away(table, *, purpose, mock=False):
+        if mock:
+            return whole(table, purpose=purpose, mock=mock)
+        raise StateError("The table cannot be read now.")
+
+    site.data.frame = away
+    for number in range(1, 5):
+        config = {"fail on twin": "weight", "n": number} if number < 4 else None
+        attempt = Attempt(sites, run, computation, number=number).keys()
+        attempt.contribute(train_work(1 + number // 4, config=config), [np.zeros(2)])
+        assert attempt.problems["northside"] == ("E_OUTPUT" if number < 4 else "E_EXECUTION")
+    site.data.frame = whole
+    again = Attempt(sites, run, computation, number=5).keys()
+    again.contribute(train_work(2), [np.zeros(2)])
+    assert again.problems == {}
+    end(sites, run, 6)
+    part = site.reply(run).part
+    assert (part.contributions, part.failures) == (1, 0)
+
+
+def test_the_same_is_computed_a_few_times_and_no_more(sites, training, monkeypatch):
+    """An app with noise of its own would be averaged over attempts."""
+    monkeypatch.setattr(contributing, "_KEPT_BYTES", 0)
+    computation, run = training
+    for number in range(1, 7):
+        if number == 4:
+            for site in sites.all:
+                site.restart()
+        attempt = Attempt(sites, run, computation, number=number).keys()
+        attempt.contribute(train_work(), [np.zeros(2)])
+        spent = dict.fromkeys([site.name for site in sites.all], "E_SPENT_ROUND")
+        assert attempt.problems == ({} if number < 6 else spent)
+    assert [len(site.training_box.steps) for site in sites.all] == [5, 5, 5]
+
+
+def test_what_was_computed_is_kept_until_something_else_is(sites, training):
+    computation, run = training
+    for number in range(1, 9):
+        attempt = Attempt(sites, run, computation, number=number).keys()
+        attempt.contribute(train_work(), [np.zeros(2)])
+        assert mean_of(attempt.open())[2] == pytest.approx(63)
+    assert [len(site.training_box.steps) for site in sites.all] == [1, 1, 1]
+    attempt = Attempt(sites, run, computation, number=9).keys()
+    attempt.contribute(train_work(2), [np.ones(2)])
+    assert [len(site.training_box.steps) for site in sites.all] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -362,7 +437,12 @@ def test_metrics_are_called_what_they_are_called_on_the_mock_twin(sites, trainin
             for site in sites.all:
                 site.restart()
     # Whatever they were called by the first work after a restart is as public as the twin.
-    assert codes == ["E_OUTPUT", None, None if restarted else "E_OUTPUT", "E_OUTPUT"]
+    # The third failure on rows is the end.
+    assert codes == [
+        "E_OUTPUT",
+        None,
+        *([None, "E_OUTPUT"] if restarted else ["E_OUTPUT", "E_LIMIT"]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -612,6 +692,38 @@ def test_a_grant_withdrawn_while_a_part_is_computed_keeps_it_in(sites, training)
     assert events(site, "release") == []
 
 
+def test_after_a_grant_is_withdrawn_not_even_a_failure_is_told(sites, training):
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    site = sites.all[0]
+    site.federating._next_patrol = float("inf")
+    site.training_box.let_go.clear()
+    work = train_work(config={"fail": "raise"})
+    message = Ask(step="contribute", attempt=1, shares=attempt.shares[site.key], work=work)
+    site.ask_step(run, message, np.zeros(2).tobytes())
+    site.step()
+    site.grant(withdrawn=True)
+    site.training_box.let_go.set()
+    site.finish_parts()
+    site.step()
+    assert problem(site, run, "000001-contribute").code == "E_NO_GRANT"
+
+
+def test_no_row_is_read_for_what_waited_while_the_grant_was_withdrawn(sites, training):
+    computation, run = training
+    attempt = Attempt(sites, run, computation).keys()
+    site = sites.all[0]
+    site.federating._next_patrol = float("inf")
+    part = site.federating._runs[ANA, run]
+    work = train_work()
+    message = Ask(step="contribute", attempt=1, shares=attempt.shares[site.key], work=work)
+    make = site.federating.asks._contributing.prepare(part, message, np.zeros(2).tobytes())
+    site.grant(withdrawn=True)
+    with pytest.raises(contributing.Objection, match="grant"):
+        make()
+    assert site.training_box.trainers == []
+
+
 def test_without_a_word_of_the_analyst_s_a_lost_grant_ends_the_run_too(sites):
     run = sites.submit(sites.totals())
     site = sites.all[0]
@@ -809,7 +921,7 @@ def test_what_is_computed_for_mock_twins_is_not_written_down(sites):
     assert vectors == [None]
     assert site.federating._runs[ANA, run].last is not None
     attempt.open()
-    assert site.federating._runs[ANA, run].last is None
+    assert site.federating._runs[ANA, run].last is not None
 
 
 def test_more_than_the_site_has_room_for_is_refused_unread(sites, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 
@@ -14,9 +15,9 @@ from site_fakes import ANA
 from test_federating_restart import Crashing, inputs
 
 from privnb.audit import VerifierKey, verify_receipt
-from privnb.errors import RosterRefused
+from privnb.errors import RosterRefused, StateError
 from privnb.federated import ring
-from privnb.federated.messages import Ask
+from privnb.federated.messages import ArrayForm, Ask, Work
 from privnb.messages import released_hash
 from privnb.site import database as tables
 from privnb.site.database import Database
@@ -80,22 +81,27 @@ def test_what_failed_stays_failed_and_a_try_when_the_site_is_restarted(sites, fa
     computation = sites.training()
     run = begun(sites, computation)
     site = sites.all[0]
-    for number in range(1, 4):
+    for number in range(1, 3):
         attempt = Attempt(sites, run, computation, number=number).keys()
         attempt.contribute(train_work(config={"fail": fault, "bit": number}), [np.zeros(2)])
         assert attempt.words["northside"] == UNSUMMED
         restart(sites)
-    assert len(site.training_box.steps) == 3
-    again = Attempt(sites, run, computation, number=4).keys()
+    assert len(site.training_box.steps) == 2
+    again = Attempt(sites, run, computation, number=3).keys()
     again.contribute(train_work(config={"fail": fault, "bit": 1}), [np.zeros(2)])
     assert again.words["northside"] == UNSUMMED
+    assert len(site.training_box.steps) == 2  # what failed is not computed again, either
+    third = Attempt(sites, run, computation, number=4).keys()
+    third.contribute(train_work(), [np.zeros(2)])
+    assert third.problems == {}
     other = Attempt(sites, run, computation, number=5).keys()
     other.contribute(train_work(config={"bit": 4}), [np.zeros(2)])
     assert set(other.problems.values()) == {"E_SPENT_ROUND"}
-    assert len(site.training_box.steps) == 3  # what failed is not computed again, either
     end(sites, run, 6)
-    assert site.reply(run).part.contributions == 0
-    assert events(site, "release")[0]["contributions"] == 0
+    part = site.reply(run).part
+    assert (part.contributions, part.failures) == (1, 2)
+    (event,) = events(site, "release")
+    assert (event["contributions"], event["failures"]) == (1, 2)
 
 
 class Gate:
@@ -271,6 +277,145 @@ def test_with_fixed_sites_nearly_the_same_parameters_do_not_help_either(four):
     assert any("one set of sites only" in each for each in said)
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_what_sites_agree_to_without_a_sum_being_opened_binds_nobody(four, fixed):
+    """Each of four agrees to other three: were they bound by it, no sum could be had any more."""
+    for site in four.all:
+        site.settings_of(fixed_sites=fixed)
+    computation = training_of(four)
+    run = begun(four, computation)
+    first = Attempt(four, run, computation).keys()
+    first.contribute(train_work(), [np.zeros(2)])
+    survivors = first.aggregator.close_vectors()
+    keys = sorted(survivors)
+    for number, key in enumerate(keys):
+        others = {each: survivors[each] for each in keys if each != keys[number - 1]}
+        told = told_in(four.by_key[key], run, Ask(step="agree", attempt=1, survivors=others))
+        assert told.problem is None
+    again = Attempt(four, run, computation, number=2).keys()
+    again.contribute(train_work(), [np.zeros(2)])
+    assert mean_of(again.open())[2] == pytest.approx(11 + 21 + 31 + 41)
+
+
+def test_of_two_sums_that_were_agreed_to_one_is_opened(four):
+    computation = training_of(four)
+    run = begun(four, computation)
+    told = []
+    for number, sites in enumerate((four.all[:3], four.all[1:]), 1):
+        attempt = Attempt(four, run, computation, number=number).keys()
+        attempt.contribute(train_work(), [np.zeros(2)])
+        vectors = attempt.aggregator.close_vectors()
+        survivors = {site.key: vectors[site.key] for site in sites}
+        ask = Ask(step="agree", attempt=number, survivors=survivors)
+        agreed = {site.key: told_in(site, run, ask).agreed for site in sites}
+        ask = Ask(step="reveal", attempt=number, survivors=survivors, agreed=agreed)
+        told.append((sites, ask))
+    codes = []
+    for sites, ask in told:
+        said = [told_in(site, run, ask).problem for site in sites]
+        codes.append([each and each.code for each in said])
+    assert codes == [[None] * 3, ["E_ROSTER", "E_ROSTER", None]]
+
+
+def test_the_same_numbers_are_the_same_input_whatever_they_are_called_and_stored_as(four):
+    computation = training_of(four)
+    run = begun(four, computation)
+    first = Attempt(four, run, computation).keys()
+    first.contribute(train_work(), [np.zeros(2)])
+    first.open()
+    renamed = Work(kind="train", round=1, arrays=(_form("v", "float64"),))
+    smaller = Work(kind="train", round=2, arrays=(_form("w", "int64"),))
+    for number, (work, numbers) in enumerate(
+        [(renamed, np.zeros(2)), (train_work(3), np.full(2, -0.0)), (smaller, np.zeros(2))], 2
+    ):
+        fewer = Attempt(four, run, computation, number=number, among=four.all[:3]).keys()
+        fewer.contribute(work, [numbers])
+        assert set(fewer.problems.values()) == {"E_ROSTER"}
+
+
+def _form(name, dtype):
+    return ArrayForm(name=name, dtype=dtype, shape=(2,))
+
+
+def test_a_sum_that_the_disk_did_not_let_open_is_opened_later(sites):
+    computation = sites.training()
+    run = begun(sites, computation)
+    attempt = Attempt(sites, run, computation).keys()
+    attempt.contribute(train_work(), [np.zeros(2)])
+    ask = Ask(step="reveal", attempt=1, survivors=attempt.aggregator.close_vectors())
+    site = sites.all[0]
+    contributing = site.federating.asks._contributing
+    whole = contributing._database
+
+    class Full:
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+        def write(self):
+            raise StateError("The disk is full.")
+
+    contributing._database = Full()
+    site.ask_step(run, ask)
+    with pytest.raises(StateError):
+        site.step()
+    contributing._database = whole
+    assert told_in(site, run, ask).problem is None
+
+
+def test_attempts_that_end_in_another_order_do_not_make_keys_twice(sites):
+    computation = sites.training()
+    run = begun(sites, computation)
+    second, third = (Attempt(sites, run, computation, number=each).keys() for each in (2, 3))
+    third.contribute(train_work(), [np.zeros(2)])
+    second.contribute(train_work(), [np.zeros(2)])
+    site = sites.all[0]
+    site.restart()
+    site.step()
+    told = told_in(site, run, Ask(step="advertise", attempt=3))
+    assert told.problem.code == "E_ROSTER"
+
+
+def test_what_is_taken_back_in_two_threads_at_once_is_taken_back_once(sites):
+    """A failure is written down while its analyst ends the run: the sum before it stays counted."""
+    computation = sites.training()
+    run = begun(sites, computation)
+    first = Attempt(sites, run, computation).keys()
+    first.contribute(train_work(), [np.zeros(2)])
+    first.open()
+    site = sites.all[0]
+    contributing = site.federating.asks._contributing
+    whole, joined = contributing._database, site.federating._runs[ANA, run]
+    written, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+        @contextlib.contextmanager
+        def write(self):
+            counted = joined.counted
+            with whole.write() as transaction:
+                yield transaction
+            if counted and threading.current_thread() is not threading.main_thread():
+                written.set()
+                go.wait(20)
+
+    contributing._database = Slow()
+    second = Attempt(sites, run, computation, number=2).keys()
+    work = train_work(2, config={"fail": "raise"})
+    ask = Ask(step="contribute", attempt=2, shares=second.shares[site.key], work=work)
+    site.ask_step(run, ask, np.zeros(2).tobytes())
+    site.step()
+    assert written.wait(20)
+    site.ask_step(run, Ask(step="end", attempt=3))
+    site.step()
+    go.set()
+    site.finish_parts()
+    site.step()
+    (event,) = events(site, "release")
+    assert (event["rounds"], event["contributions"], event["failures"]) == (1, 1, 1)
+
+
 def test_made_up_rows_are_summed_over_whom_one_likes(sites):
     computation = sites.training(purpose=None)
     run = sites.submit(computation, action="mock")
@@ -303,21 +448,20 @@ def test_totals_are_not_given_again_once_other_people_consent(sites):
     assert abs(ring.to_integers(last.open())[0] - 5000) < 500
 
 
-def test_a_training_does_not_compute_a_round_again_on_other_people(sites):
+def test_a_training_goes_not_on_with_other_people_though_the_site_was_restarted(sites):
     computation = sites.training()
     run = begun(sites, computation)
     site, now = sites.all[0], [people(1, 2, 3)]
     site.data.consenting = lambda table, *, purpose: now[0]
     Attempt(sites, run, computation).keys().contribute(train_work(), [np.zeros(2)])
     now[0] = people(1, 2, 3, 4)
+    site.restart()
     again = Attempt(sites, run, computation, number=2).keys()
-    again.contribute(train_work(), [np.zeros(2)])
-    assert again.problems == {"northside": "E_SPENT_ROUND"}
+    again.contribute(train_work(2), [np.full(2, 1e-9)])
+    assert again.problems == {"northside": "E_CONSENT"}
     assert len(site.training_box.steps) == 1
-    # Another input is another try, on those who consent now.
-    other = Attempt(sites, run, computation, number=3).keys()
-    other.contribute(train_work(), [np.ones(2)])
-    assert other.problems == {}
+    site.step()
+    assert site.state(run) == "answered"
 
 
 def test_a_consent_that_changes_while_a_part_is_computed_keeps_it_in(sites):
@@ -331,9 +475,10 @@ def test_a_consent_that_changes_while_a_part_is_computed_keeps_it_in(sites):
     site.finish_parts()
     site.step()
     told, vector = site.told(run, "000001-contribute")
-    assert (told.problem.code, vector) == ("E_SPENT_ROUND", b"")
-    end(sites, run, 2)
-    assert site.reply(run).part.contributions == 0
+    assert (told.problem.code, vector) == ("E_CONSENT", b"")
+    site.step()
+    assert site.reply(run).problem.code == "E_CONSENT"
+    assert events(site, "refusal")[0]["contributions"] == 0
 
 
 def test_who_consents_is_not_to_be_guessed_from_what_is_stored(sites):

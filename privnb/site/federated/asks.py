@@ -158,9 +158,9 @@ class Asks:
         except StateError:
             if future.exception() is None:
                 raise  # it is written down later
-            return self._tell_problem(run, name, failure())
+            return self._tell_failed(run, name, failure())
         except Exception as problem:  # noqa: BLE001 - it concerns this part alone
-            return self._tell_problem(run, name, problem)
+            return self._tell_failed(run, name, problem)
         run.work_done()
         if not ours:
             return Over(moved=True)
@@ -244,6 +244,11 @@ class Asks:
         """Say why an ask is not answered; an objection is also the end of the run."""
         if run.working == name:
             run.work_done()
+    def _tell_failed(self, run: JoinedRun, name: str, problem: Exception) -> Over | None:
+        """Say why a part is not there, unless the run may not go on: then not even this leaves."""
+        objection = self._contributing.objection(run)
+        return self._tell_problem(run, name, problem if objection is None else objection)
+
         over = isinstance(problem, Objection)
         told = problem.problem if isinstance(problem, Objection) else public(problem)
         attempt, step = step_of(name)

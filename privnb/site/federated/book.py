@@ -10,21 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import urllib.parse
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from privnb import wire
 from privnb.errors import PrivnbError, RosterRefused, error_from_code
 from privnb.federated.attempt import name_of
-from privnb.federated.messages import Work, work_digest
 from privnb.messages import Participation, Problem
 from privnb.site.database import run_inputs, run_sums, runs, utc_now
 from privnb.site.reporting import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from privnb.federated.messages import Work
 
 __all__ = ["Input", "Run", "RunBook", "exact_input"]
 
@@ -35,7 +38,9 @@ _INPUTS = (
     run_inputs.c.request == sa.bindparam("which"),
 )
 _OF_WORK = (*_INPUTS, run_inputs.c.work == sa.bindparam("digest"))
-_FIND = sa.select(runs.c.digest, runs.c.attempt, runs.c.contributions, runs.c.label).where(*_RUN)
+_FIND = sa.select(
+    runs.c.digest, runs.c.attempt, runs.c.contributions, runs.c.label, runs.c.failures
+).where(*_RUN)
 _OF_ROUND = (
     sa.select(run_inputs)
     .where(
@@ -45,15 +50,25 @@ _OF_ROUND = (
     )
     .order_by(run_inputs.c.seq)
 )
+_NEWEST: sa.BindParameter[int] = sa.bindparam("newest")
 _COUNT = (
     sa.update(runs)
     .where(*_RUN)
-    .values(contributions=runs.c.contributions + 1, attempt=sa.bindparam("newest"))
+    .values(
+        contributions=runs.c.contributions + 1,
+        attempt=sa.case((runs.c.attempt < _NEWEST, _NEWEST), else_=runs.c.attempt),
+    )
 )
 _DISCOUNT = sa.update(runs).where(*_RUN).values(contributions=runs.c.contributions - 1)
 _LABEL = sa.update(runs).where(*_RUN, runs.c.label.is_(None)).values(label=sa.bindparam("said"))
 _ADD = sa.insert(run_inputs)
+_COMPUTED = sa.update(run_inputs).where(*_OF_WORK).values(times=run_inputs.c.times + 1)
 _FAIL = sa.update(run_inputs).where(*_OF_WORK).values(failed=sa.bindparam("problem"))
+_COUNT_FAILURE = sa.update(runs).where(*_RUN).values(failures=runs.c.failures + 1)
+_FAILURES = sa.select(sa.func.coalesce(sa.func.sum(runs.c.failures), 0)).where(
+    runs.c.analyst == sa.bindparam("whose"), runs.c.digest == sa.bindparam("computation")
+)
+_FIRST = sa.select(run_inputs.c.consents).where(*_INPUTS).order_by(run_inputs.c.seq).limit(1)
 _SUMMED = sa.select(run_inputs.c.summed, run_inputs.c.input, runs.c.digest).where(
     *_OF_WORK,
     runs.c.analyst == run_inputs.c.analyst,
@@ -79,6 +94,8 @@ class Run:
     """How often, at most: where the site was cut off before it could send, that counts too."""
     label: bytes | None
     """What was said of it when something was first sent, as it travels."""
+    failures: int
+    """How often its code failed on data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +114,35 @@ class Input:
     """Stands for who consented; None where nobody is asked."""
     failed: PrivnbError | None = None
     """What its analyst is told, where there is nothing to give."""
+    times: int = 0
+    """How often it was computed, or begun to be; kept where it has no noise."""
 
 
-def exact_input(computation: str, work: Work, blob: bytes) -> str:
+_AT_ONCE = 2**16
+"""How many numbers are made comparable at a time."""
+
+
+def exact_input(computation: str, work: Work, arrays: Sequence[NDArray[Any]]) -> str:
     """SHA-256 of all that a sum without noise depends on, hexadecimal, whoever asks in which run.
 
-    It is the computation, by its digest, the kind of work, and the arrays. Round and configuration
-    are left out: the analyst may choose others, and have the same computed.
+    It is the computation, by its digest, the kind of work, and the arrays in order, by shapes and
+    numbers. Round, configuration, and what arrays are called and stored as are left out: the
+    analyst may choose others, and have the same computed.
 
-    >>> once = exact_input("d1", Work(kind="train", round=1, config={"lr": 0.1}), b"")
-    >>> once == exact_input("d1", Work(kind="train", round=2), b"")
+    >>> import numpy as np
+    >>> from privnb.federated.messages import Work
+    >>> once = exact_input("d1", Work(kind="train", round=1, config={"lr": 0.1}), [np.zeros(2)])
+    >>> once == exact_input("d1", Work(kind="train", round=2), [-np.zeros(2, "float32")])
     True
     """
-    bare = replace(work, round=1, config=None)
-    return hashlib.sha256(f"{computation}\n{work_digest(bare, blob)}".encode()).hexdigest()
+    shapes = [list(array.shape) for array in arrays]
+    found = hashlib.sha256(json.dumps([computation, work.kind, shapes]).encode())
+    for array in arrays:
+        numbers = array.reshape(-1)
+        for start in range(0, numbers.size, _AT_ONCE):
+            alike = numbers[start : start + _AT_ONCE].astype("<f8")
+            found.update((alike + 0.0).tobytes())  # there is one zero
+    return found.hexdigest()
 
 
 class RunBook:
@@ -149,6 +181,7 @@ class RunBook:
                 vector=row.vector,
                 consents=row.consents,
                 failed=None if row.failed is None else _read_problem(row.failed),
+                times=row.times,
             )
             for row in rows
         )
@@ -162,6 +195,7 @@ class RunBook:
         attempt: int,
         new: Input | None,
         label: bytes | None,
+        computed: str = "",
     ) -> None:
         """Count what is about to be sent, or to be computed to be sent.
 
@@ -171,6 +205,8 @@ class RunBook:
             What it is, if it is not written down yet.
         label
             What is said of the run, if nothing was sent for it before.
+        computed
+            The digest of what is about to be computed without noise; empty if nothing is.
         """
         mine = {"whose": analyst, "which": request}
         connection.execute(_COUNT, mine | {"newest": attempt})
@@ -191,22 +227,50 @@ class RunBook:
                     "consents": new.consents,
                 },
             )
+        if computed:
+            connection.execute(_COMPUTED, mine | {"digest": computed})
 
     @staticmethod
-    def take_back(
+    def take_back(connection: sa.Connection, analyst: str, request: str) -> None:
+        """Note that what was counted is not sent."""
+        connection.execute(_DISCOUNT, {"whose": analyst, "which": request})
+
+    @staticmethod
+    def fail(  # noqa: PLR0913 - keywords, how it did
         connection: sa.Connection,
         analyst: str,
         request: str,
         *,
-        work: str = "",
-        failed: PrivnbError | None = None,
+        work: str,
+        problem: PrivnbError,
+        on_data: bool,
     ) -> None:
-        """Note that what was counted is not sent; ``failed``: why the ``work`` never will be."""
+        """Note that code failed: it is not run on this work again.
+
+        Parameters
+        ----------
+        on_data
+            Whether it did on rows, so that this tells something of them. That stays on record.
+        """
         mine = {"whose": analyst, "which": request}
-        connection.execute(_DISCOUNT, mine)
-        if failed is not None:
-            problem = wire.encode(problem_of(failed))
-            connection.execute(_FAIL, mine | {"digest": work, "problem": problem})
+        said = wire.encode(problem_of(problem))
+        connection.execute(_FAIL, mine | {"digest": work, "problem": said})
+        if on_data:
+            connection.execute(_COUNT_FAILURE, mine)
+
+    @staticmethod
+    def failures(connection: sa.Connection, analyst: str, *, computation: str) -> int:
+        """Return how often a computation failed on data, in all runs of one analyst."""
+        asked = {"whose": analyst, "computation": computation}
+        return int(connection.execute(_FAILURES, asked).scalar_one())
+
+    @staticmethod
+    def first_consents(
+        connection: sa.Connection, analyst: str, request: str
+    ) -> tuple[str | None] | None:
+        """Return what stands for who consented to a run's first work; None before there is one."""
+        row = connection.execute(_FIRST, {"whose": analyst, "which": request}).first()
+        return None if row is None else (row.consents,)
 
     @staticmethod
     def require_same_sites(
@@ -246,13 +310,21 @@ class RunBook:
         work: str,
         sites: Sequence[str],
         fixed: bool = False,
+        opens: bool = True,
     ) -> None:
-        """Settle over which sites something may be summed, before the first word that opens it.
+        """Settle over which sites something is summed, before the first word that opens it.
 
-        Of 2t > n + c sites that have to agree to two sums, one is honest and in both: so the same
-        work of one run is summed over one set of sites: two would differ by single sites' parts.
-        So is what has no noise, by its `exact_input`, in all runs of all analysts. With ``fixed``
-        that holds for everything without noise that a computation gives.
+        Of 2t > n + c sites that open two sums, one is honest and in both: so the same work of one
+        run is summed over one set of sites: two would differ by single sites' parts. So is what has
+        no noise, by its `exact_input`, in all runs of all analysts. With ``fixed`` that holds for
+        everything without noise that a computation gives.
+
+        Parameters
+        ----------
+        opens
+            Whether the sum is opened now. Else it is only asked whether it might be: what opens
+            nothing settles nothing, or an analyst could have each site agree to another sum, and
+            none be opened any more.
 
         Raises
         ------
@@ -274,11 +346,14 @@ class RunBook:
             for earlier in _earlier(connection, row.input, computation=row.digest, fixed=fixed):
                 if earlier != ordered:
                     raise _other_sites(earlier, fixed=fixed)
-            if connection.execute(_SUM, {"exact": row.input}).first() is None:
-                connection.execute(
-                    _REMEMBER,
-                    {"input": row.input, "at": utc_now(), "digest": row.digest, "sites": told},
-                )
+        if not opens:
+            return
+        known = connection.execute(_SUM, {"exact": row.input}).first()
+        if row.input is not None and known is None:
+            connection.execute(
+                _REMEMBER,
+                {"input": row.input, "at": utc_now(), "digest": row.digest, "sites": told},
+            )
         if row.summed is None:
             connection.execute(_SETTLE, mine | {"sites": told})
 
@@ -317,6 +392,7 @@ class RunBook:
             contributions=given,
             sites=tuple(sorted(sites | ({me} if given else set()))),
             ended=ended,
+            failures=0 if run is None else run.failures,
         )
 
 

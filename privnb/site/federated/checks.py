@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from privnb.errors import PrivnbError, RequestRefused
+from privnb.site.federated.book import RunBook
 from privnb.site.federated.rules import check_federation
 from privnb.site.grants import still_granted
 from privnb.site.policy import wrong_purpose
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from privnb.site.requests import Record
     from privnb.site.reviewing.approvals import Approvals
 
-__all__ = ["RunChecks"]
+__all__ = ["MOST_FAILURES", "RunChecks", "failed_often"]
+
+MOST_FAILURES = 3
+"""How often one computation of one analyst may fail on data, in all runs: each time is one bit."""
 
 
 class RunChecks:
@@ -84,7 +88,9 @@ class RunChecks:
             if refused is not None:
                 return refused
             route = self._approvals.route(computation)
-            return None if self._approvals.may_run(connection, record, route) else _not_approved()
+            if not self._approvals.may_run(connection, record, route):
+                return _not_approved()
+            return failed_often(connection, record.sender, computation)
         return self._access(connection, record, computation, table or "")
 
     def _access(
@@ -102,6 +108,20 @@ class RunChecks:
             purpose=purpose,
             today=self._today(),
         )
+
+
+def failed_often(
+    connection: sa.Connection, analyst: str, computation: Computation
+) -> RequestRefused | None:
+    """Refuse code that failed on data so often that another failure would tell too much."""
+    found = RunBook.failures(connection, analyst, computation=computation.digest)
+    if found < MOST_FAILURES:
+        return None
+    return RequestRefused(
+        f"The app failed {MOST_FAILURES} times on the data here, and is not run on it again.",
+        hint="Change it, try it with --mock, and have it approved anew.",
+        code="E_LIMIT",
+    )
 
 
 def _not_approved() -> RequestRefused:

@@ -11,10 +11,13 @@ for, it is this vector that leaves, or none.
 
 Where approved code gives its part without noise, what it is to be computed on is written down
 before any row is read: so it counts, though the code fails or the site is killed. What failed is
-not computed again, and fails in the same words; what was cut off may be, as the same try. Nothing
-is computed among other sites than it was summed over before.
+not computed again, and fails in the same words; after a few failures on rows, in all runs, the site
+takes part no more. What was cut off may be computed again, as the same try and a few times only: an
+app that draws noise of its own must not be averaged. Nothing is computed among other sites than it
+was summed over before.
 
-Neither is given again once other people consent: it would be of those who do not.
+Neither is given again once other people consent: it would be of those who do not. Without noise the
+run is over then, as what the same parameters give afterwards would tell these people's part.
 """
 
 from __future__ import annotations
@@ -29,11 +32,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privnb import wire
-from privnb.errors import BadMessage, PrivnbError, QueryRefused, RequestRefused
+from privnb.errors import (
+    BadMessage,
+    ConfigError,
+    ExchangeUnavailable,
+    PrivnbError,
+    QueryRefused,
+    RequestRefused,
+    StateError,
+)
 from privnb.federated.messages import work_digest
 from privnb.site.consent import in_order
 from privnb.site.federated.book import Input, RunBook, exact_input
-from privnb.site.federated.parts import Computed, read_arrays, unsummed
+from privnb.site.federated.parts import Computed, OnTwin, Outage, read_arrays, unsummed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +67,8 @@ logger = logging.getLogger("privnb.site")
 
 _KEPT_BYTES = 16 * 1024 * 1024
 """The largest vector that is kept for another attempt; a larger one is computed again."""
+_MOST_TIMES = 5
+"""How often the same is computed without noise, whatever kept it from being sent."""
 
 
 class Objection(Exception):
@@ -222,8 +235,16 @@ class Contributing:
         run.rounds.masked(made.ask.attempt, made.digest)
         return True
 
-    def settle(self, run: JoinedRun, attempt: int, survivors: Sequence[str]) -> None:
-        """Settle over which sites what was given may be summed.
+    def objection(self, run: JoinedRun) -> Objection | None:
+        """Return why a run may not go on, as things stand."""
+        with self._database.read() as snapshot:
+            problem = self._checks.objection(snapshot, run.record, run.computation, table=run.table)
+        return None if problem is None else Objection(problem)
+
+    def settle(
+        self, run: JoinedRun, attempt: int, survivors: Sequence[str], *, opens: bool
+    ) -> None:
+        """Settle over which sites what was given is summed, where the sum is opened now.
 
         Raises
         ------
@@ -234,13 +255,19 @@ class Contributing:
         """
         analyst, request = run.key
         work = run.rounds.work_of(attempt)
-        with self._database.write() as transaction:
+        with self._database.write() if opens else self._database.read() as transaction:
             problem = self._checks.objection(
                 transaction, run.record, run.computation, table=run.table
             )
             if problem is None:
                 RunBook.settle(
-                    transaction, analyst, request, work=work, sites=survivors, fixed=self._fixed
+                    transaction,
+                    analyst,
+                    request,
+                    work=work,
+                    sites=survivors,
+                    fixed=self._fixed,
+                    opens=opens,
                 )
         if problem is not None:
             raise Objection(problem)
@@ -260,10 +287,11 @@ class Contributing:
         given = known or self._new(asked)
         if known is not None:
             self._require_consents(run, known.consents, number)
-        if run.exact and not self._begin(asked, given):
+        kept = self._kept(asked)
+        if run.exact and not self._begin(asked, given, computes=kept is None):
             return None
         try:
-            computed = self._computed(asked)
+            computed = kept or self._computed(asked)
             self._require_consents(run, given.consents, number)
             shares = asked.ask.shares or {}
             masked, confirmed = asked.member.mask(computed.vector, shares, work=asked.digest)
@@ -285,7 +313,7 @@ class Contributing:
 
     def _new(self, asked: _Asked) -> Input:
         run, work = asked.run, asked.work
-        exact = exact_input(run.computation.digest, work, asked.blob) if run.exact else None
+        exact = exact_input(run.computation.digest, work, asked.arrays) if run.exact else None
         return Input(
             round=work.round,
             kind=work.kind,
@@ -294,33 +322,64 @@ class Contributing:
             consents=self._consents(run),
         )
 
-    def _computed(self, asked: _Asked) -> Computed:
-        """Compute, unless that was done; what is told of a failure depends on no row."""
-        run, known, last = asked.run, asked.known, asked.run.last
+    def _kept(self, asked: _Asked) -> Computed | None:
+        """Return what was computed before, where it is kept."""
+        known, last = asked.known, asked.run.last
         if known is not None and known.vector is not None:
             return Computed(vector=np.frombuffer(known.vector, "<u8").astype(np.uint64))
-        if last is not None and last[0] == asked.digest:
-            return last[1]
+        return last[1] if last is not None and last[0] == asked.digest else None
+
+    def _computed(self, asked: _Asked) -> Computed:
+        """Compute; what is told of a failure depends on no row."""
+        run = asked.run
         try:
             return run.part.compute(asked.work, asked.arrays, parties=asked.parties)
         except Exception as problem:
             if not run.exact:
                 raise
+            if isinstance(problem, _OUTAGES):
+                raise  # in the same words, and it may be computed again
             told = problem if isinstance(problem, QueryRefused) else unsummed()
             if told is not problem:
                 logger.exception("run %s of %s", run.record.name, run.record.sender)
-            self._take_back(run, work=asked.digest, failed=told)
+            self._fail(asked, told)
             raise told from None
 
-    def _begin(self, asked: _Asked, given: Input) -> bool:
+    def _fail(self, asked: _Asked, told: PrivnbError) -> None:
+        """Note that code failed; what is ended from outside, as runs are that are over, did not."""
+        run = asked.run
+        if run.closed:
+            return
+        with self._database.write() as transaction:
+            if run.claim():
+                RunBook.take_back(transaction, *run.key)
+            RunBook.fail(
+                transaction,
+                *run.key,
+                work=asked.digest,
+                problem=told,
+                on_data=not isinstance(told, OnTwin),
+            )
+
+    def _begin(self, asked: _Asked, given: Input, *, computes: bool) -> bool:
         """Write down what is about to be computed; raises why it must not be.
 
         Returns False if the run is not this agent's any more.
         """
         run = asked.run
+        if computes and given.times >= _MOST_TIMES:
+            raise _spent(asked.work.round)
         with self._database.write() as transaction:
             if not self._book.is_ours(transaction, run.record, agent=run.record.agent):
                 return False
+            problem = self._checks.objection(
+                transaction, run.record, run.computation, table=run.table
+            )
+            if problem is not None:
+                raise Objection(problem)
+            first = RunBook.first_consents(transaction, *run.key)
+            if first is not None and first != (given.consents,):
+                raise Objection(_others_consent())
             if given.input is not None:
                 RunBook.require_same_sites(
                     transaction,
@@ -335,22 +394,23 @@ class Contributing:
                 attempt=asked.ask.attempt,
                 new=given if asked.known is None else None,
                 label=asked.label,
+                computed=asked.digest if computes else "",
             )
         run.counted = True
         return True
 
-    def _take_back(
-        self, run: JoinedRun, *, work: str = "", failed: PrivnbError | None = None
-    ) -> None:
+    def _take_back(self, run: JoinedRun) -> None:
         """Note that what was counted is not sent; where the site is being stopped, that is not."""
-        if run.counted and not run.closed:
+        if not run.closed and run.claim():
             with self._database.write() as transaction:
-                RunBook.take_back(transaction, *run.key, work=work, failed=failed)
-            run.counted = False
+                RunBook.take_back(transaction, *run.key)
 
     def _require_consents(self, run: JoinedRun, before: str | None, number: int) -> None:
-        if self._consents(run) != before:
-            raise _spent(number)
+        if self._consents(run) == before:
+            return
+        if run.exact:
+            raise Objection(_others_consent())
+        raise _spent(number)
 
     def _consents(self, run: JoinedRun) -> str | None:
         """Return what stands for who consents now; None where nobody is asked."""
@@ -362,6 +422,18 @@ class Contributing:
                 stands = self._audit.keyed_hash(" ".join(hashes).encode(), use="consents")
             known = run.consents = (found, stands)
         return known[1]
+
+
+_OUTAGES = (Outage, StateError, ExchangeUnavailable, ConfigError)
+"""What says nothing of the app, or of rows."""
+
+
+def _others_consent() -> RequestRefused:
+    return RequestRefused(
+        "Who consents has changed since this run began here.",
+        hint="Ask for a new run.",
+        code="E_CONSENT",
+    )
 
 
 def _spent(number: int) -> RequestRefused:

@@ -261,6 +261,7 @@ class RunEndings:
             epsilon="-" if charge is None else charge.epsilon,
             rounds=given.rounds,
             contributions=given.contributions,
+            failures=given.failures,
             sites=list(given.sites),
             **fields,
         )

@@ -320,6 +320,7 @@ class Federating:
             None where it did not even begin, or not by this agent.
         """
         end = self._endings.end
+        unsent = run is not None and run.claim()
         ways: list[Callable[[], Ended | None]] = []
         if run is not None:
             ways.append(
@@ -330,7 +331,7 @@ class Federating:
                     table=run.table,
                     problem=over.problem,
                     ended=over.ended,
-                    unsent=run.counted,
+                    unsent=unsent,
                 )
             )
             ways.append(
@@ -339,7 +340,7 @@ class Federating:
                     run.computation,
                     table=run.table,
                     problem=failure(),
-                    unsent=run.counted,
+                    unsent=unsent,
                 )
             )
         else:
@@ -349,6 +350,8 @@ class Federating:
             try:
                 return way()
             except (StateError, ExchangeUnavailable):
+                if run is not None:
+                    run.counted = unsent  # it is ended later
                 raise
             except Exception:
                 logger.exception("the end of run %s of %s", record.name, record.sender)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -49,11 +50,12 @@ class JoinedRun:
     unsent: dict[str, bytes] = field(default_factory=dict)
     """Answers that the exchange did not take yet, by name."""
     last: tuple[str, Computed] | None = None
-    """What was computed last, with the digest of its input, until its sum has opened."""
+    """What was computed last, with the digest of its input; kept while there is room."""
     counted: bool = False
     """Whether what is worked on is in the books already as given, though it is not sent yet."""
     closed: bool = False
     """Whether it is over here, so that what its part says does not matter any more."""
+    claiming: threading.Lock = field(default_factory=threading.Lock)
     consents: tuple[Consents, str | None] | None = None
     """Who consented when that was looked at last, and what stands for it in the books."""
     following: dict[int, int] = field(default_factory=dict)
@@ -66,6 +68,12 @@ class JoinedRun:
 
     def close(self) -> None:
         """End what runs for it."""
+    def claim(self) -> bool:
+        """Tell whether what is counted is to be taken back: to one caller, in whichever thread."""
+        with self.claiming:
+            counted, self.counted = self.counted, False
+        return counted
+
         self.closed = True
         self.part.close()
 

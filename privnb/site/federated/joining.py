@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from privnb.errors import QueryRefused, RequestRefused
 from privnb.site import ledger
+from privnb.site.federated.checks import failed_often
 from privnb.site.federated.ending import enter_run
 from privnb.site.federated.part_making import part_of
 from privnb.site.federated.rules import check_federation
@@ -101,6 +102,10 @@ class Joining:
         if submission.action == "mock":
             return self._join_mock(job, previous, submission, computation)
         if part.plan is None:
+            with self._database.read() as snapshot:
+                often = failed_often(snapshot, job.sender, computation)
+            if often is not None and submission.action == "run":
+                return self._refuse(job, previous, submission, computation, often)
             return self._approving.begin(job, previous, submission, computation)
         if submission.action == "estimate":
             return self._serving.serve(job, previous, submission)

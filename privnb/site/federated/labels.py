@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from privnb.release import NO_EPSILON, PrivacyLabel
+from privnb.site.federated.checks import MOST_FAILURES
 
 if TYPE_CHECKING:
     from privnb.computation import Federation
@@ -85,7 +86,8 @@ def exact_label(  # noqa: PLR0913 - keywords, each one line of the label
             "The analyst chose the parameters of each round, and nobody looked at the sums.",
             "A sum over few sites is close to each one's part.",
             _NO_DIFFERENCE if fixed_sites else _DIFFERENCE,
-            "Whether a round fails at a site, and how long it takes, may depend on its data.",
+            _FAILURES,
+            _CONSENTS,
             _POISON,
             _TRAFFIC,
             "No claim of anonymity.",
@@ -124,6 +126,14 @@ _DIFFERENCE = (
 _NO_DIFFERENCE = (
     "This computation is summed over one set of sites only, whoever asks; of a similar one over"
     " others, the difference is the part of those missing in one."
+)
+_FAILURES = (
+    f"Whether a round fails at a site may depend on its data, and up to {MOST_FAILURES} failures"
+    " tell; so does how long it takes."
+)
+_CONSENTS = (
+    "Of two runs, or of a release and a later one, before and after a change of consent, the"
+    " difference may be the part of those people."
 )
 _POISON = (
     "Any site, or who supplies its data, can falsify the sum unnoticed: by wrong numbers in range."

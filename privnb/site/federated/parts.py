@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import pyarrow.compute as pc
 
-from privnb.errors import BadMessage, QueryRefused
+from privnb.errors import BadMessage, QueryRefused, SiteFailure
 from privnb.federated import ring
 from privnb.federated.messages import MAX_ROUND_BYTES
 from privnb.site.engine import budget_in_words
 from privnb.site.federated.labels import mock_run_label, noisy_label
 from privnb.site.ledger import in_words
+from privnb.site.reporting import failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,8 @@ __all__ = [
     "MOST_NUMBERS",
     "Computed",
     "Consents",
+    "OnTwin",
+    "Outage",
     "Part",
     "Totals",
     "read_arrays",
@@ -61,6 +64,18 @@ class Computed:
     vector: NDArray[np.uint64]
     form: Form | None = None
     """How to read it, where the computation does not say so."""
+
+
+class Outage(SiteFailure):
+    """The site cannot compute now, whatever the rows are: the same may be computed later."""
+
+    def __init__(self) -> None:
+        said = failure()
+        super().__init__(said.message, hint=said.hint)
+
+
+class OnTwin(QueryRefused):
+    """An app failed on the mock twin, before it saw a row: that tells of none."""
 
 
 class Part(Protocol):

@@ -80,17 +80,19 @@ class Steps:
     def _agree(self, run: JoinedRun, ask: Ask) -> Told:
         survivors = ask.survivors or {}
         run.rounds.work_of(ask.attempt)
+        self._contributing.settle(run, ask.attempt, list(survivors), opens=False)
         agreed = run.rounds.member(ask.attempt).agree(survivors)
-        self._contributing.settle(run, ask.attempt, list(survivors))
         return Told(step=ask.step, attempt=ask.attempt, agreed=agreed)
 
     def _reveal(self, run: JoinedRun, ask: Ask) -> Told:
         survivors = ask.survivors or {}
         run.rounds.work_of(ask.attempt)
-        reveal = run.rounds.member(ask.attempt).reveal(survivors, ask.agreed)
-        self._contributing.settle(run, ask.attempt, list(survivors))
+        reveal = run.rounds.member(ask.attempt).reveal(
+            survivors,
+            ask.agreed,
+            settle=lambda: self._contributing.settle(run, ask.attempt, list(survivors), opens=True),
+        )
         run.rounds.forget(ask.attempt)
-        run.last = None  # only a sum that did not open is asked for again
         following, shares = run.following.pop(ask.attempt, None), None
         if following is not None and ask.adverts:
             with contextlib.suppress(PrivnbError):  # the attempt that follows begins anew then

@@ -17,6 +17,8 @@ from privnb.federated.messages import Form
 from privnb.site.federated.labels import exact_label, mock_run_label
 from privnb.site.federated.parts import (
     Computed,
+    OnTwin,
+    Outage,
     require_fitting,
     require_open,
     same_consents,
@@ -192,6 +194,8 @@ class Training:
         return self._python.problem(failed, mock=True)
 
     def _not_summed(self, why: str) -> PrivnbError:
+        if failed.reason == "lock":
+            return Outage()
         return QueryRefused(why, code="E_OUTPUT") if self._mock else unsummed()
 
 
@@ -199,7 +203,7 @@ def _on_twin(problem: PrivnbError) -> PrivnbError:
     """Say what is wrong with an app on the mock twin; it tells of no row."""
     if not isinstance(problem, QueryRefused):
         return problem
-    return QueryRefused(
+    return OnTwin(
         f"On the mock twin: {problem.message}",
         hint="What the metrics are called is found there first. Try the app with --mock.",
         code=problem.code,

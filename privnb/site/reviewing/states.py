@@ -167,5 +167,5 @@ def _problem(reply: bytes | None) -> str:
     except BadMessage:
         return ""
     if said.part is not None:
-        return "" if said.part.contributions else said.part.ended
+        return "" if said.part.contributions else said.part.remark
     return "" if said.problem is None else said.problem.message
