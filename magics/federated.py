@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from IPython.core.error import UsageError
@@ -74,6 +75,8 @@ _MEANINGLESS: Mapping[Form, Mapping[str, str]] = {
     },
 }
 """Options that a form has no use for, with the reason."""
+_FEATURES = re.compile(r"--features[\s=]+[^\s,]+(\s*,\s*[^\s,-][^\s,]*)+")
+"""A list of features, whose commas may have spaces around them."""
 
 
 @magics_class
@@ -196,6 +199,7 @@ class FederatedMagics(Magics):
 
         The text of the cell is sent, hashed and shown to the owners exactly as it stands.
         """
+        line = _FEATURES.sub(lambda listed: re.sub(r"\s*,\s*", ",", listed[0]), line)
         args = parse(self.federated.parser, line)
         check_modes(args, at_once=("--dry-run", "--no-wait"))
         form = _form(args, cell)

@@ -337,7 +337,16 @@ def require_training(source: str, *, tables: Sequence[str], parameters: Collecti
 
     Raises `QueryRefused`: E_PYTHON for the code itself, E_OUTPUT where there is no app.
     """
-    require_runnable(source, tables=tables, parameters=parameters, output="app")
+    try:
+        require_runnable(source, tables=tables, parameters=parameters, output="app")
+    except QueryRefused as refused:
+        if "'app'" not in refused.message:
+            raise
+        raise QueryRefused(
+            "The cell never assigns 'app', the Flower app that the sites train.",
+            hint="Write: from flwr.clientapp import ClientApp; app = ClientApp()",
+            code=refused.code,
+        ) from None
 
 
 def _require_rounds(rounds: int) -> None:

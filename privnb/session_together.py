@@ -12,6 +12,7 @@ from privnb.federated_questions import (
     Roster,
     model_computation,
     require_trainer,
+    require_training,
     roster,
     totals_computation,
     training_computation,
@@ -449,8 +450,11 @@ class AsksTogether:
     ) -> tuple[Roster, Computation]:
         names = [tables] if isinstance(tables, str) else list(dict.fromkeys(tables))
         if not names:
-            known = {t.name for d in self._directory.recalled(chosen).values() for t in d.tables}
-            example = min(known, default="TABLE")
+            require_training(source, tables=(), parameters=question.get("params") or {})
+            described = self._directory.recalled(chosen).values()
+            known = [{table.name for table in each.tables} for each in described]
+            common = set.intersection(*known) if known else set()
+            example = min(common, default="TABLE")
             raise QueryRefused(
                 "No table was named.",
                 hint=f"Add --table {example} (in Python tables=[{example!r}]); repeat it for more.",

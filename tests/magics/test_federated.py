@@ -281,6 +281,14 @@ def test_a_model_needs_no_code(sites, magic):
     assert '"features":["plan_type"]' in computation.source
 
 
+@pytest.mark.parametrize("listed", ["plan_type, xage", "plan_type , xage", "'plan_type, xage'"])
+def test_features_may_have_spaces_between_them(sites, listed):
+    said = MODEL.replace("plan_type", listed)
+    sites.run(f"%federated {ASK} {said} --epsilon 2 --dry-run")
+    assert "feature or more" not in str(sites.error)
+    assert "no place for" not in str(sites.error)
+
+
 def test_a_dry_run_of_a_model_tells_its_price(sites):
     estimates = sites.run(f"%federated {ASK} {MODEL} --epsilon 2 --dry-run")
     assert isinstance(estimates, Estimates)
@@ -459,7 +467,8 @@ def test_without_a_cell_only_models_can_be_asked_for(sites):
         ),
         (f"{ASK} --rounds 3 --strategy $mine\n{APP}", "no variable 'mine'", "mine = FedAvg()"),
         (f"{ASK} --rounds 3 --strategy krum\n{APP}", "Krum cannot work here", "fedavg"),
-        (f"{ASK} --rounds 3\nx = 1\n", "", ""),
+        (f"{ASK} --rounds 3\nx = 1\n", "assigns 'app', the Flower app", "app = ClientApp()"),
+        (f"{ASK} --rounds 3\nx = (\n", "Line 1 of the cell is not Python", "The line reads"),
     ],
 )
 def test_meaning_is_an_error_with_a_hint(sites, line, message, hint):
