@@ -51,6 +51,12 @@ def lab(
     fresh: Annotated[  # noqa: FBT002 - a switch of the command line
         bool, typer.Option("--fresh", help="Forget what was spent before.")
     ] = False,
+    browser: Annotated[  # noqa: FBT002 - as above
+        bool, typer.Option("--browser/--no-browser", help="Open a browser; on a server, do not.")
+    ] = True,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Where JupyterLab listens, on this machine only.")
+    ] = None,
 ) -> None:
     """Start the three sites, and JupyterLab on the notebooks. Ctrl-C twice ends both."""
     notebook = _first(notebooks)
@@ -63,6 +69,10 @@ def lab(
             "--LabApp.news_url=None",
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         ]
+        if not browser:
+            command.append("--no-browser")
+        if port is not None:
+            command.append(f"--port={port}")
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             command.append("--allow-root")
         _say("To be the demo's people in another terminal, or in a script:")
