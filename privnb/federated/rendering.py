@@ -155,7 +155,9 @@ def _arrays(arrays: Sequence[ArrayShown]) -> tuple[list[str], list[list[str]]]:
 def _rounds_title(release: FederatedRelease) -> str:
     outcome = release.outcome
     done = f"{len(outcome.history)} of {_count(outcome.asked_rounds, 'round')}"
-    return f"{done} · {outcome.strategy}" if outcome.strategy else done
+    hidden = len(outcome.history) - _MOST_ROUNDS
+    earlier = [f"{_count(hidden, 'earlier round')} not shown"] if hidden > 0 else []
+    return " · ".join([done, *filter(None, [outcome.strategy.removesuffix("()")]), *earlier])
 
 
 def _rounds(release: FederatedRelease) -> tuple[list[str], list[list[str]]]:
