@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,7 @@ from privnb.errors import ConfigError, StateError
 from privnb.federated.messages import ArrayForm, Work
 from privnb.site.sandbox import Failed, Sandbox, SandboxLimits, Trained
 from privnb.site.sandbox import sandbox as sandbox_module
+from privnb.site.sandbox.trainer import Trainers
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="there is a sandbox on Linux only"),
@@ -255,6 +257,39 @@ def test_more_trainings_than_places_take_turns_and_lose_what_they_kept(sandbox):
         for trainer in trainers:
             trainer.close()
     assert all(trainer._worker is None for trainer in trainers)
+
+
+def test_who_came_first_for_a_place_goes_first():
+    """Else trainings that follow each other closely keep another out for ever."""
+    trainers = Trainers(pool=None, limits=LIMITS, most=1)
+    first, second, third = (trainers.begin(None) for _ in range(3))
+    went = []
+
+    def go(trainer):
+        assert trainers.enter(trainer)
+        went.append(trainer)
+        trainers.leave(trainer)
+
+    assert trainers.enter(first)
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(go, second)
+        while not trainers._waiting:
+            time.sleep(0.001)
+        trainers.leave(first)
+        go(first)  # it has its worker still
+        go(third)
+        waiting.result(20)
+    assert went == [second, first, third]
+
+
+def test_whoever_waits_for_a_place_is_told_when_there_are_none_any_more():
+    trainers = Trainers(pool=SimpleNamespace(close=lambda: None), limits=LIMITS, most=0)
+    with ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(trainers.enter, trainers.begin(None)) for _ in range(3)]
+        while len(trainers._waiting) < 3:
+            time.sleep(0.001)
+        trainers.close()
+        assert [each.result(20) for each in waiting] == [False] * 3
 
 
 def test_steps_of_several_trainings_run_at_once_and_those_of_one_in_turn(sandbox):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,7 @@ class Trainers:
         self._limits = limits
         self._most = most
         self._changed = threading.Condition()
+        self._waiting: deque[Trainer] = deque()  # who came first goes first
         self._with_worker: dict[Trainer, None] = {}  # who stepped last comes last
         self._in_step: set[Trainer] = set()
         self._closed = False
@@ -114,23 +116,37 @@ class Trainers:
         return Trainer(cell, limits=self._limits, trainers=self)
 
     def enter(self, trainer: Trainer) -> bool:
-        """Make room for a step: whoever has not stepped for longest loses its worker."""
+        """Make room for a step: whoever has not stepped for longest loses its worker.
+
+        First come, first served: who still has a worker waits behind those who came before as well,
+        or trainings that follow each other closely could keep another out for ever.
+        """
         with self._changed:
-            while trainer not in self._with_worker and len(self._with_worker) >= self._most:
-                resting = next((t for t in self._with_worker if t not in self._in_step), None)
-                if self._closed:
-                    break
-                if resting is None:
+            self._waiting.append(trainer)
+            try:
+                while not self._closed:
+                    if self._waiting[0] is trainer and self._has_place(trainer):
+                        self._with_worker.pop(trainer, None)
+                        self._with_worker[trainer] = None
+                        self._in_step.add(trainer)
+                        return True
                     self._changed.wait()
-                else:
-                    del self._with_worker[resting]
-                    resting.let_go()
-            if self._closed:
                 return False
-            self._with_worker.pop(trainer, None)
-            self._with_worker[trainer] = None
-            self._in_step.add(trainer)
+            finally:
+                self._waiting.remove(trainer)
+                self._changed.notify_all()
+
+    def _has_place(self, trainer: Trainer) -> bool:
+        """Tell whether a training has a place, or has one now that another rests."""
+        if trainer in self._with_worker:
             return True
+        while len(self._with_worker) >= self._most:
+            resting = next((t for t in self._with_worker if t not in self._in_step), None)
+            if resting is None:
+                return False
+            del self._with_worker[resting]
+            resting.let_go()
+        return True
 
     def leave(self, trainer: Trainer) -> None:
         """Let others have the place."""
