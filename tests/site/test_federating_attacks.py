@@ -929,7 +929,7 @@ def test_more_than_the_site_has_room_for_is_refused_unread(sites, monkeypatch):
     site = sites.all[0]
     first, ask_first = begin_mock_training(sites)
     second, ask_second = begin_mock_training(sites)
-    monkeypatch.setattr(joined, "_MOST_MOCK_BYTES", 40 * 2**20)
+    monkeypatch.setattr(joined, "_MOST_MOCK_BYTES", 80 * 2**20)
     size = 2**20  # numbers: an ask of 8 MiB
     ask_first(site, size=size, held=True)
     site.step()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from privnb.errors import BadMessage, ExchangeUnavailable, NotAPeer, RosterRefused, StateError
-from privnb.federated.messages import Told, pack
+from privnb.federated.messages import MAX_ROUND_BYTES, Told, pack
 from privnb.site.federated.contributing import Objection
 from privnb.site.federated.joined import require_room
 from privnb.site.federated.parts import MOST_NUMBERS
@@ -42,7 +42,9 @@ _ACTIVE_SECONDS = 5.0
 _RESTING_SECONDS = 600.0
 _MOST_AT_ONCE = 4
 """How many asks of one run are answered in one go, so that others get a turn."""
-_SMALL_BYTES = 4 * 1024 * 1024 + 64 * 1024
+_AROUND = 64 * 1024
+"""What a file in the exchange may have beside the message in it."""
+_SMALL_BYTES = 4 * 1024 * 1024 + _AROUND
 """No ask without arrays is larger: it is one line of JSON, see `privnb.federated.messages`."""
 _COPIES = 3
 """A large ask of so many bytes becomes a vector, and one under masks; they are about as large."""
@@ -207,6 +209,8 @@ class Asks:
             return _SMALL_BYTES
         run.rounds.require_unmasked(attempt)
         size = self._port.size(*run.key, name)
+        if size > MAX_ROUND_BYTES + _AROUND:
+            raise BadMessage(f"An ask has more than {MAX_ROUND_BYTES} bytes.")
         if size <= _SMALL_BYTES:
             limit = _SMALL_BYTES
         elif self._read_large:
@@ -240,15 +244,15 @@ class Asks:
             return self._twins
         return self._trainings if run.part.plan is None else self._noisy
 
-    def _tell_problem(self, run: JoinedRun, name: str, problem: Exception) -> Over | None:
-        """Say why an ask is not answered; an objection is also the end of the run."""
-        if run.working == name:
-            run.work_done()
     def _tell_failed(self, run: JoinedRun, name: str, problem: Exception) -> Over | None:
         """Say why a part is not there, unless the run may not go on: then not even this leaves."""
         objection = self._contributing.objection(run)
         return self._tell_problem(run, name, problem if objection is None else objection)
 
+    def _tell_problem(self, run: JoinedRun, name: str, problem: Exception) -> Over | None:
+        """Say why an ask is not answered; an objection is also the end of the run."""
+        if run.working == name:
+            run.work_done()
         over = isinstance(problem, Objection)
         told = problem.problem if isinstance(problem, Objection) else public(problem)
         attempt, step = step_of(name)

@@ -23,8 +23,10 @@ __all__ = ["JoinedRun", "require_room"]
 
 _MOST_BYTES = 1024 * 1024 * 1024
 """How much is held for all runs on data together: the largest round takes a third of it."""
-_MOST_MOCK_BYTES = 128 * 1024 * 1024
-"""The same for all runs on mock twins: five million parameters."""
+_MOST_MOCK_BYTES = 256 * 1024 * 1024
+"""The same for all runs on mock twins: half of it are five million parameters."""
+_ALWAYS_BYTES = 4 * 1024 * 1024
+"""There is always room for so much: an analyst has few runs at a time."""
 
 
 @dataclass(kw_only=True)
@@ -53,9 +55,9 @@ class JoinedRun:
     """What was computed last, with the digest of its input; kept while there is room."""
     counted: bool = False
     """Whether what is worked on is in the books already as given, though it is not sent yet."""
+    claiming: threading.Lock = field(default_factory=threading.Lock)
     closed: bool = False
     """Whether it is over here, so that what its part says does not matter any more."""
-    claiming: threading.Lock = field(default_factory=threading.Lock)
     consents: tuple[Consents, str | None] | None = None
     """Who consented when that was looked at last, and what stands for it in the books."""
     following: dict[int, int] = field(default_factory=dict)
@@ -66,14 +68,14 @@ class JoinedRun:
         """Whether data leaves without noise: as sums of what approved code gives."""
         return self.computation.kind == "python" and self.record.action != "mock"
 
-    def close(self) -> None:
-        """End what runs for it."""
     def claim(self) -> bool:
         """Tell whether what is counted is to be taken back: to one caller, in whichever thread."""
         with self.claiming:
             counted, self.counted = self.counted, False
         return counted
 
+    def close(self) -> None:
+        """End what runs for it."""
         self.closed = True
         self.part.close()
 
@@ -105,27 +107,33 @@ class JoinedRun:
 def require_room(run: JoinedRun, size: int, *, runs: Iterable[JoinedRun]) -> None:
     """Refuse to hold so many bytes for a run, if that were too many for all of its kind together.
 
-    What is kept only to spare work makes room. Runs on mock twins have a small room of their own:
-    they cost nothing, and must not be in the way of those that are paid for.
+    One analyst's runs have half of the room at most, so that no other's runs are kept out, and what
+    is small there is always room for. What is kept only to spare work makes room. Runs on mock
+    twins have a small room of their own: they cost nothing, and must not be in the way of those
+    that are paid for.
 
     Raises
     ------
     QueryRefused
         A run on mock twins never has so much.
     RequestRefused
-        E_BUSY: others have it now.
+        E_BUSY: others have it now, or other runs of this analyst.
     """
     most = _MOST_MOCK_BYTES if run.mock else _MOST_BYTES
-    if run.mock and size > most:
+    if run.mock and size > most // 2:
         raise QueryRefused(
             "That is more than mock twins are computed on.",
             hint="Try it with a smaller model.",
             code="E_WORK",
         )
-    alike = [each for each in runs if each.mock == run.mock]
-    if sum(each.held for each in alike) + size <= most:
+    if size <= _ALWAYS_BYTES:
         return
-    for each in alike:
-        each.last = None
-    if sum(each.held for each in alike) + size > most:
-        raise RequestRefused("The site is busy.", hint="Try again later.", code="E_BUSY")
+    alike = [each for each in runs if each.mock == run.mock]
+    own = [each for each in alike if each.record.sender == run.record.sender]
+    for sharing, share in ((own, most // 2), (alike, most)):
+        if sum(each.held for each in sharing) + size <= share:
+            continue
+        for each in sharing:
+            each.last = None
+        if sum(each.held for each in sharing) + size > share:
+            raise RequestRefused("The site is busy.", hint="Try again later.", code="E_BUSY")

@@ -54,6 +54,8 @@ _TOLD_ON_MOCK = {
     "metrics": "A metric is no plain number, or its name does not stand in the cell as a text.",
     "weight": "The app's weight is missing, or is not above zero.",
     "not finite": "The app replied with a number that is NaN or infinite.",
+    "other metrics": "The app reports other metrics than in its first round of this kind: they are"
+    " called the same in all rounds, whatever the configuration.",
 }
 _WEIGHT = "num-examples"
 
@@ -61,7 +63,8 @@ _WEIGHT = "num-examples"
 class Training:
     """A Flower app that trains on this site's rows, or on those of its mock twin.
 
-    On rows, it first does its work once on the mock twin, for the names of its metrics.
+    On rows, it first does its work once on the mock twin, for the names of its metrics. These are
+    the same in all rounds of a kind, on the mock twin too: what works there works on rows.
     Rows are read anew when the people whose consent covers the purpose are others than before.
     """
 
@@ -89,6 +92,12 @@ class Training:
         if work.weighted_by != _WEIGHT:  # any other metric could be made to single one site out
             raise QueryRefused(f"Parts are weighted by {_WEIGHT} alone.", code="E_WORK")
         require_fitting(sum(array.size for array in arrays))
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise QueryRefused(
+                "An array of the round has a number that is NaN or infinite.",
+                hint="Begin a new run from other initial arrays, or with smaller steps.",
+                code="E_WORK",
+            )
 
     def consents(self) -> Consents:
         """Say who consents now."""
@@ -103,13 +112,13 @@ class Training:
     def compute(self, work: Work, arrays: Sequence[NDArray[Any]], *, parties: int) -> Computed:
         """Have the app do its round; raises what may be told of why it did not."""
         require_open(closed=self._closed)
-        expected = None if self._mock else self._names_of(work, arrays)
+        expected = self._names.get(work.kind) if self._mock else self._names_of(work, arrays)
         trained = self._current().step(work, arrays)
         if isinstance(trained, Failed):
             raise self._problem(trained, mock=self._mock)
         names = tuple(trained.metrics)
         if expected is not None and names != expected:
-            raise unsummed()
+            raise self._not_summed(_TOLD_ON_MOCK["other metrics"])
         values = [array.ravel() for _, array in trained.arrays]
         numbers = np.concatenate([*values, list(trained.metrics.values()), [1.0]], dtype=np.float64)
         try:
@@ -118,6 +127,8 @@ class Training:
         except ring.RangeError:
             problem = "A number, times its weight, is too large to be summed."
             raise self._not_summed(problem) from None
+        if self._mock:
+            self._names[work.kind] = names
         form = Form(arrays=tuple(form for form, _ in trained.arrays), metrics=names)
         return Computed(vector=vector, form=form)
 
@@ -183,6 +194,8 @@ class Training:
         return self._trainer
 
     def _problem(self, failed: Failed, *, mock: bool) -> PrivnbError:
+        if failed.reason == "lock":
+            return Outage()
         fault = failed.fault
         if fault in _TOLD_BY_SOURCE:
             hint = "See the notebook on federated training for a whole one."
@@ -194,8 +207,6 @@ class Training:
         return self._python.problem(failed, mock=True)
 
     def _not_summed(self, why: str) -> PrivnbError:
-        if failed.reason == "lock":
-            return Outage()
         return QueryRefused(why, code="E_OUTPUT") if self._mock else unsummed()
 
 
