@@ -18,7 +18,20 @@ from privnb.federated.messages import Ask, Told, pack, unpack
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Asking", "Channel", "Heard", "Pace", "Party", "RunStopped", "join_name", "step_name"]
+__all__ = [
+    "BUSY",
+    "Asking",
+    "Channel",
+    "Heard",
+    "Pace",
+    "Party",
+    "RunStopped",
+    "join_name",
+    "step_name",
+]
+
+BUSY = "E_BUSY"
+"""What a site says that has no room for a round now: it is asked again."""
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.02
@@ -26,6 +39,8 @@ _GROWTH = 1.4
 _LOOKS_PER_JOIN = 8
 """Between so many looks for an answer there is one whether the site has joined again."""
 _TICK = 0.1
+_FIRST_BUSY, _LONGEST_BUSY, _BUSY_GROWTH = 0.2, 30.0, 2
+"""How long a site that is busy is left alone, in seconds: longer each time."""
 
 
 class RunStopped(Exception):
@@ -213,10 +228,14 @@ class Asking:
         )
 
     def _exchange(self, party: Party, ask: Ask, data: bytes, closed: threading.Event) -> Heard:
-        """Tell a site, and listen until it has answered or nobody waits for it any more."""
+        """Tell a site, and listen until it has answered or nobody waits for it any more.
+
+        One that is busy is told again, later: it is as if it took longer.
+        """
         begun = time.monotonic()
         name = step_name(ask.attempt, ask.step)
         pause, looks, sent = _FIRST_PAUSE, 0, False
+        rest = _FIRST_BUSY
         while True:
             try:
                 if not sent:
@@ -224,10 +243,13 @@ class Asking:
                     sent = True
                 said = self._channel.hear(party.owner, self._run, name)
                 if said is not None:
-                    told, rest = unpack(Told, said, what=f"What {party.name} told")
-                    if (told.step, told.attempt) != (ask.step, ask.attempt):
-                        raise BadMessage(f"{party.name} answered another step.")
-                    return Heard(told=told, blob=rest, seconds=time.monotonic() - begun)
+                    told, blob = _read(party, ask, said)
+                    if told.problem is None or told.problem.code != BUSY:
+                        return Heard(told=told, blob=blob, seconds=time.monotonic() - begun)
+                    if closed.wait(rest):
+                        return Heard(told=told)
+                    pause, sent, rest = _FIRST_PAUSE, False, min(_BUSY_GROWTH * rest, _LONGEST_BUSY)
+                    continue
                 looks += 1
                 if looks % _LOOKS_PER_JOIN == 0 and self._rejoined(party):
                     return Heard(rejoined=True)
@@ -238,3 +260,11 @@ class Asking:
             if closed.wait(pause):
                 return Heard()
             pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+
+
+def _read(party: Party, ask: Ask, said: bytes) -> tuple[Told, bytes]:
+    """Read what a site answered; raises `BadMessage` where that is no answer to what was asked."""
+    told, blob = unpack(Told, said, what=f"What {party.name} told")
+    if (told.step, told.attempt) != (ask.step, ask.attempt):
+        raise BadMessage(f"{party.name} answered another step.")
+    return told, blob

@@ -22,7 +22,7 @@ from privnb.errors import (
     error_from_code,
 )
 from privnb.federated.aggregator import Aggregator
-from privnb.federated.asking import Asking, Channel, Pace, Party, RunStopped, step_name
+from privnb.federated.asking import BUSY, Asking, Channel, Pace, Party, RunStopped, step_name
 from privnb.federated.hearing import Hearing
 from privnb.federated.messages import Ask, Form, Work, pack, work_digest
 from privnb.federated.presence import Presence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from privnb.computation import Federation
     from privnb.federated.progress import Board
 
-__all__ = ["Conductor", "Memory", "Summed"]
+__all__ = ["Conductor", "Memory", "RoundSpent", "Summed"]
 
 _PAUSE_SECONDS = 0.01
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 2.0, 60.0
@@ -49,6 +49,10 @@ _MOST_ATTEMPTS = 10
 _MOST_FAULTS = 3
 """Attempts that the same site may spoil, one after the other, before it is left out."""
 _SPENT = "E_SPENT_ROUND"
+
+
+class RoundSpent(RoundLost):
+    """So many sites give nothing more to a round that it is lost; the next one may be done."""
 
 
 class Memory(Protocol):
@@ -252,9 +256,10 @@ class Conductor:
         ------
         RunStalled
             Too few sites are left, or not those who were in the sum when it was being opened, and
-            do not come back in time. It can be taken up again.
+            do not come back in time, or are busy all the time. It can be taken up again.
         RoundLost
-            The sum can never be opened any more; or not soon, where it is replaceable.
+            The sum can never be opened any more; or not soon, where it is replaceable. It is a
+            `RoundSpent` where the sites say that they would go on with the next round.
         RosterRefused
             Sites sum the same only with ones that are not in this run.
         SiteFailure, BadMessage
@@ -418,11 +423,21 @@ class Conductor:
         for party, error in spoiled.items():
             if party.key in task.wanted and error.code == _SPENT:
                 raise self._lost(task, f"{party.name} gives no part again: {brief(error.message)}")
-        if not spoiled or len(trial.roster) - len(spoiled) >= self.federation.threshold:
+        busy = [party for party, error in spoiled.items() if error.code == BUSY]
+        failed = [party for party in spoiled if party not in busy]
+        left = len(trial.roster) - len(failed)
+        if left - len(busy) >= self.federation.threshold and task.wanted.isdisjoint(
+            party.key for party in busy
+        ):
             return
-        error = self._failed_at(list(spoiled), next(iter(spoiled.values())), task.work.round)
-        if task.replaceable and error.code == _SPENT:
-            raise RoundLost(error.message, hint=error.hint)
+        if busy and left >= self.federation.threshold:  # they were waited for as long as late ones
+            raise self._stalled(task, busy=[party.name for party in busy])
+        if not failed:
+            return
+        error = self._failed_at(failed, spoiled[failed[0]], task.work.round)
+        if error.code == _SPENT:
+            last = task.work.round >= self.federation.rounds
+            raise RoundSpent(error.message, hint="Ask for a new run." if last else error.hint)
         raise error
 
     def _failed_at(self, parties: Sequence[Party], error: PrivnbError, number: int) -> PrivnbError:
@@ -469,9 +484,11 @@ class Conductor:
             + (", from other initial arrays." if task.blob else "."),
         )
 
-    def _stalled(self, task: Task, reason: str = "") -> RunStalled:
+    def _stalled(self, task: Task, reason: str = "", *, busy: Sequence[str] = ()) -> RunStalled:
         number, gone = task.work.round, self._gone(task)
-        if not gone:
+        if busy:
+            said = f"Round {number} could not be done: {', '.join(busy)} had no room for it."
+        elif not gone:
             said = f"Round {number} could not be done, however often it was begun. {reason}".strip()
         elif task.wanted <= {party.key for party in self.presence.there}:
             said = f"Round {number} needs {self._needed} sites, and {_and(gone)} gone."

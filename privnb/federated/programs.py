@@ -13,6 +13,7 @@ import numpy as np
 
 from privnb.errors import RoundLost
 from privnb.federated import ring
+from privnb.federated.conductor import RoundSpent
 from privnb.federated.history import Checkpoint
 from privnb.federated.messages import Work
 from privnb.federated.release import ArrayShown, HistoryRow, Outcome
@@ -62,6 +63,9 @@ def total(conductor: Conductor, files: RunFiles, *, plan: RunPlan, question: Pla
 def train(conductor: Conductor, files: RunFiles, *, plan: RunPlan, strategy: FedAvg) -> Outcome:
     """Do the rounds of a Flower strategy: each site trains, and only the mean is seen.
 
+    A round to which sites give nothing more is left out, and the next one begins where it began,
+    as long as one was done or there is another.
+
     Raises as `Conductor.sum` and `SumGrid.send_and_receive` do, and what the strategy raises.
     """
     from privnb.federated.flower import (  # noqa: PLC0415 - Flower takes long
@@ -94,10 +98,25 @@ def train(conductor: Conductor, files: RunFiles, *, plan: RunPlan, strategy: Fed
         with quiet():
             return list(configure(number, arrays, ConfigRecord(), grid))
 
+    def evaluated(number: int) -> dict[str, float]:
+        try:
+            replies = list(grid.send_and_receive(configured(number, "evaluate")))
+        except RoundSpent as spent:  # the round itself is done
+            conductor.board.remark(spent.message)
+            return {}
+        with quiet():
+            return _metrics("evaluate", strategy.aggregate_evaluate(number, replies))
+
     for number in range(start.round + 1, rounds + 1):
         begun = time.monotonic()
         grid.round = number
-        replies = list(grid.send_and_receive(configured(number, "train")))
+        try:
+            replies = list(grid.send_and_receive(configured(number, "train")))
+        except RoundSpent as spent:
+            if number == rounds and not history:
+                raise
+            conductor.board.remark(spent.message)
+            continue
         trained = grid.last
         with quiet():
             new, measured = strategy.aggregate_train(number, replies)
@@ -105,10 +124,7 @@ def train(conductor: Conductor, files: RunFiles, *, plan: RunPlan, strategy: Fed
         metrics = _metrics("train", measured)
         conductor.board.measured(number, metrics)
         if evaluates:
-            replies = list(grid.send_and_receive(configured(number, "evaluate")))
-            with quiet():
-                measured = strategy.aggregate_evaluate(number, replies)
-            metrics |= _metrics("evaluate", measured)
+            metrics |= evaluated(number)
             conductor.board.measured(number, metrics)
         seconds = time.monotonic() - begun
         if trained is not None:

@@ -20,7 +20,6 @@ from privnb.errors import (
     BadMessage,
     BudgetExceeded,
     PrivnbError,
-    RequestRefused,
     RosterRefused,
     RoundLost,
     RunStalled,
@@ -28,6 +27,7 @@ from privnb.errors import (
 )
 from privnb.federated import ring
 from privnb.federated.asking import Pace, RunStopped
+from privnb.federated.conductor import RoundSpent
 from privnb.federated.messages import Told, Work, work_digest
 from privnb.federated.vectors import forms_of, mean_of, packed
 from privnb.messages import Problem
@@ -59,9 +59,9 @@ def silent(site, ask, told, vector):
     return None
 
 
-def failing(code, message="It failed."):
+def failing(code, message="It failed.", hint="Go on."):
     def instead(site, ask, told, vector):
-        problem = Problem(code=code, message=message, hint="")
+        problem = Problem(code=code, message=message, hint=hint)
         return Told(step=ask.step, attempt=ask.attempt, problem=problem), b""
 
     return instead
@@ -397,15 +397,63 @@ def test_where_another_round_will_do_nobody_is_waited_for_long():
         assert total(troupe, 2)[1] == {"northside", "lakeside", "hillside"}
 
 
-def test_a_round_that_is_spent_everywhere_is_lost_only_where_another_will_do():
-    with Troupe([constant(1)] * 3) as troupe:
+def test_a_round_that_is_spent_everywhere_is_over_and_says_what_to_do_next():
+    with Troupe([constant(1)] * 3, rounds=2) as troupe:
         troupe.gather()
         for site in troupe.sites:
             site.on["contribute"] = failing("E_SPENT_ROUND", "It gave its part before.")
-        with pytest.raises(RoundLost, match="gave its part before"):
+        with pytest.raises(RoundSpent, match="gave its part before") as spent:
             total(troupe, replaceable=True)
-        with pytest.raises(RequestRefused, match="gave its part before"):
+        assert spent.value.hint == "Go on."
+        with pytest.raises(RoundSpent, match="gave its part before") as spent:
+            total(troupe, 2)
+        assert spent.value.hint == "Ask for a new run."  # there is no next round
+
+
+# Sites that have no room
+
+
+def busy(times, value):
+    """A site that says so often that it has no room, and gives its part then."""
+    said = []
+
+    def work(asked, arrays):
+        if len(said) < times:
+            said.append(asked.round)
+            raise PrivnbError("The site is busy.", code="E_BUSY")
+        return constant(value)(asked, arrays)
+
+    return work
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_site_that_has_no_room_is_asked_again_until_it_has(count):
+    works = [busy(1 if place < count else 0, 2**place) for place in range(3)]
+    with Troupe(works, threshold=3) as troupe:
+        troupe.gather()
+        assert total(troupe)[0] == 7
+        asked = [ask.attempt for ask in troupe.sites[0].asked if ask.step == "contribute"]
+        assert asked == [1, 1]
+        assert troupe.board.progress.remarks == ()
+
+
+def test_a_site_that_has_no_room_for_long_is_left_out_like_one_that_is_late():
+    with Troupe([constant(1), constant(2), busy(100, 4)]) as troupe:
+        troupe.gather()
+        assert total(troupe) == (3, {"northside", "riverside"})
+        assert states(troupe)["lakeside"] == "dropped"
+        troupe.site("lakeside").work = constant(4)
+        assert total(troupe, 2)[0] == 7
+
+
+def test_a_round_for_which_too_few_have_room_can_be_taken_up_again():
+    with Troupe([constant(1), constant(1), busy(100, 1)], threshold=3, pace=IMPATIENT) as troupe:
+        troupe.gather()
+        with pytest.raises(RunStalled, match=r"Round 1 .*: lakeside had no room for it") as stalled:
             total(troupe)
+        assert "%privnb result abababab" in stalled.value.hint
+        troupe.site("lakeside").work = constant(1)
+        assert total(troupe)[0] == 3
 
 
 # What sites summed before

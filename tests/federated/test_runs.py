@@ -26,6 +26,7 @@ from privnb.errors import (
     PrivnbError,
     QueryRefused,
     ResultPending,
+    RoundLost,
     RunStalled,
 )
 from privnb.federated import course
@@ -538,6 +539,38 @@ def test_the_same_training_again_is_summed_over_the_same_sites_where_one_was_mis
     again = train(session).result(timeout=20)
     assert again.history.sites.tolist() == first.history.sites.tolist()
     np.testing.assert_array_equal(again.value[0], first.value[0])
+
+
+def spend(datasite, *spent):
+    """Let all but one site say of some rounds that they give nothing more to them."""
+
+    def refuse(site, ask, told, vector):
+        if (ask.work.kind, ask.work.round) not in spent:
+            return told, vector
+        problem = Problem(code="E_SPENT_ROUND", message="It gave its part.", hint="Go on.")
+        return Told(step=ask.step, attempt=ask.attempt, problem=problem), b""
+
+    for site in list(datasite.by_name.values())[1:]:
+        site.on["contribute"] = refuse
+
+
+def test_a_training_goes_on_after_a_round_that_is_spent(opened):
+    session, datasite = opened
+    spend(datasite, ("train", 2))
+    release = train(session).result(timeout=20)
+    assert release.history["round"].tolist() == [1, 3, 4]
+    assert release.value[0] == pytest.approx([2.625])  # as after three rounds
+    assert any("Round 2 failed at" in each for each in release.outcome.remarks)
+
+
+def test_a_training_of_whose_rounds_none_is_left_ends_and_says_that_it_is_over(opened):
+    session, datasite = opened
+    spend(datasite, *(("train", number) for number in range(1, 5)))
+    run = train(session)
+    with pytest.raises(RoundLost, match=r"Round 4 failed at .* It gave its part") as lost:
+        run.result(timeout=20)
+    assert lost.value.hint == "Ask for a new run."
+    assert run.progress.state == "failed"
 
 
 def test_a_run_can_be_awaited(opened):
