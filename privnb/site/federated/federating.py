@@ -12,7 +12,8 @@ The analyst is no more trusted than the storage. What each may get of the sites 
 - Grants, rules and signatures are asked anew before each part leaves, and where they do not hold
   any more the run ends here (`privnb.site.federated.checks`).
 - Noise is drawn once for a round, and is written down before it leaves. What approved code gives
-  without noise is in the books before it is computed, and so is every failure
+  without noise is in the books before it is computed, and so is every failure. After a few failures
+  on data, or once other people consent, that run is over here
   (`privnb.site.federated.contributing`).
 - What answers the very same input is summed over one set of sites: with noise within a run, without
   noise whoever asks, in whichever run (`privnb.site.federated.book`).
