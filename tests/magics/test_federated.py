@@ -353,6 +353,8 @@ def test_a_quick_run_shows_nothing_but_its_release(front_end):
 
 
 def interrupt():
+    # Where the tests were started in the background, Python was told to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 
