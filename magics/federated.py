@@ -206,7 +206,14 @@ class FederatedMagics(Magics):
         _refuse_options(args, form)
         refuse_listed(line, self._secure.names())
         ask = {"totals": self._totals, "training": self._train, "model": self._model}[form]
-        return ask(args, cell or "")
+        try:
+            return ask(args, cell or "")
+        except KeyboardInterrupt:  # the wait for an answer has words of its own
+            raise PrivnbError(
+                "You interrupted the cell before all was sent; some sites may have it already.",
+                hint="See what was sent with %privnb requests; give it up with %privnb cancel ID.",
+                code="E_INTERRUPTED",
+            ) from None
 
     def _totals(self, args: argparse.Namespace, cell: str) -> object:
         session = self._secure.session

@@ -385,6 +385,16 @@ def test_an_interrupt_cancels_where_that_was_asked_for(sites, held):
         assert site.ended is False
 
 
+def test_an_interrupt_while_it_is_sent_says_that_some_sites_may_have_it(sites):
+    sites.run(f"%%federated {ASK} --epsilon 1 --dry-run\n{SQL}")
+    for site in sites.datasite.by_name.values():
+        site.take_job = lambda name, files: interrupt()
+    sites.run(f"%%federated {ASK} --epsilon 1\n{SQL}")
+    assert sites.error.code == "E_INTERRUPTED"
+    assert "some sites may have it already" in sites.error.message
+    assert "%privnb requests" in sites.error.hint
+
+
 def test_when_time_is_over_the_run_lives_on(sites, held):
     sites.run(f"%%federated model {ASK} --rounds 2 --timeout 0.05\n{APP}")
     assert isinstance(sites.error, ResultPending)
