@@ -247,7 +247,7 @@ class Asks:
     def _tell_failed(self, run: JoinedRun, name: str, problem: Exception) -> Over | None:
         """Say why a part is not there, unless the run may not go on: then not even this leaves."""
         objection = self._contributing.objection(run)
-        return self._tell_problem(run, name, problem if objection is None else objection)
+        return self._tell_problem(run, name, Objection(objection) if objection else problem)
 
     def _tell_problem(self, run: JoinedRun, name: str, problem: Exception) -> Over | None:
         """Say why an ask is not answered; an objection is also the end of the run."""

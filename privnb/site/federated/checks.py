@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from privnb.computation import Computation
     from privnb.site.config import SiteConfig
+    from privnb.site.federated.joined import JoinedRun
     from privnb.site.requests import Record
     from privnb.site.reviewing.approvals import Approvals
 
@@ -65,20 +66,12 @@ class RunChecks:
     def objection(
         self,
         connection: sa.Connection,
-        record: Record,
-        computation: Computation,
-        *,
-        table: str | None,
+        run: JoinedRun,
     ) -> PrivnbError | None:
-        """Return why a run may not go on, whatever was decided before; None if nothing is.
-
-        Parameters
-        ----------
-        table
-            What is paid for, where privacy loss is; the tables of Python it names itself.
-        """
-        if record.action == "mock":
+        """Return why a run may not go on, whatever was decided before; None if nothing is."""
+        if run.mock:
             return None
+        record, computation = run.record, run.computation
         try:
             check_federation(computation, config=self._config.federated, own=self._own)
         except PrivnbError as problem:
@@ -91,7 +84,7 @@ class RunChecks:
             if not self._approvals.may_run(connection, record, route):
                 return _not_approved()
             return failed_often(connection, record.sender, computation)
-        return self._access(connection, record, computation, table or "")
+        return self._access(connection, record, computation, run.table or "")
 
     def _access(
         self, connection: sa.Connection, record: Record, computation: Computation, table: str

@@ -170,13 +170,11 @@ class Contributing:
         digest = work_digest(work, blob)
         analyst, request = run.key
         with self._database.read() as snapshot:
-            problem = self._checks.objection(snapshot, run.record, run.computation, table=run.table)
+            self._require_leave(snapshot, run)
             inputs = RunBook.inputs_of(
                 snapshot, analyst, request, round_=work.round, kind=work.kind
             )
-            label = None if problem is not None else self._first_label(snapshot, run)
-        if problem is not None:
-            raise Objection(problem)
+            label = self._first_label(snapshot, run)
         known = next((each for each in inputs if each.work == digest), None)
         if known is not None and known.failed is not None:
             raise known.failed
@@ -210,36 +208,33 @@ class Contributing:
             return False
         analyst, request = run.key
         transaction = self._database.read() if run.exact else self._database.write()
-        with transaction as connection:
-            if not self._book.is_ours(connection, run.record, agent=run.record.agent):
-                return False
-            problem = self._checks.objection(
-                connection, run.record, run.computation, table=run.table
-            )
-            if problem is None and not run.exact:
-                RunBook.contribute(
-                    connection,
-                    analyst,
-                    request,
-                    attempt=made.ask.attempt,
-                    new=made.new,
-                    label=made.label,
-                )
-        if problem is not None:
-            if run.exact:
-                self._take_back(run)
-            raise Objection(problem)
+        try:
+            with transaction as connection:
+                if not self._book.is_ours(connection, run.record, agent=run.record.agent):
+                    return False
+                self._require_leave(connection, run)
+                if not run.exact:
+                    RunBook.contribute(
+                        connection,
+                        analyst,
+                        request,
+                        attempt=made.ask.attempt,
+                        new=made.new,
+                        label=made.label,
+                    )
+        except Objection:
+            self._take_back(run)
+            raise
         run.counted = False
         small = not run.part.once and made.computed.vector.nbytes <= _KEPT_BYTES
         run.last = (made.digest, made.computed) if small else None
         run.rounds.masked(made.ask.attempt, made.digest)
         return True
 
-    def objection(self, run: JoinedRun) -> Objection | None:
+    def objection(self, run: JoinedRun) -> PrivnbError | None:
         """Return why a run may not go on, as things stand."""
         with self._database.read() as snapshot:
-            problem = self._checks.objection(snapshot, run.record, run.computation, table=run.table)
-        return None if problem is None else Objection(problem)
+            return self._checks.objection(snapshot, run)
 
     def settle(
         self, run: JoinedRun, attempt: int, survivors: Sequence[str], *, opens: bool
@@ -256,19 +251,19 @@ class Contributing:
         analyst, request = run.key
         work = run.rounds.work_of(attempt)
         with self._database.write() if opens else self._database.read() as transaction:
-            problem = self._checks.objection(
-                transaction, run.record, run.computation, table=run.table
+            self._require_leave(transaction, run)
+            RunBook.settle(
+                transaction,
+                analyst,
+                request,
+                work=work,
+                sites=survivors,
+                fixed=self._fixed,
+                opens=opens,
             )
-            if problem is None:
-                RunBook.settle(
-                    transaction,
-                    analyst,
-                    request,
-                    work=work,
-                    sites=survivors,
-                    fixed=self._fixed,
-                    opens=opens,
-                )
+
+    def _require_leave(self, connection: sa.Connection, run: JoinedRun) -> None:
+        problem = self._checks.objection(connection, run)
         if problem is not None:
             raise Objection(problem)
 
@@ -298,7 +293,7 @@ class Contributing:
         except Exception:
             self._take_back(run)
             raise
-        if known is None and run.part.once and run.record.action != "mock":
+        if known is None and run.part.once and not run.mock:
             given = replace(given, vector=computed.vector.astype("<u8").tobytes())
         return Contribution(
             ask=asked.ask,
@@ -372,11 +367,7 @@ class Contributing:
         with self._database.write() as transaction:
             if not self._book.is_ours(transaction, run.record, agent=run.record.agent):
                 return False
-            problem = self._checks.objection(
-                transaction, run.record, run.computation, table=run.table
-            )
-            if problem is not None:
-                raise Objection(problem)
+            self._require_leave(transaction, run)
             first = RunBook.first_consents(transaction, *run.key)
             if first is not None and first != (given.consents,):
                 raise Objection(_others_consent())

@@ -115,18 +115,19 @@ class Federating:
         self._endings = RunEndings(
             engine=engine, approvals=approvals, database=database, book=book, audit=audit
         )
+        self._contributing = Contributing(
+            database=database,
+            book=book,
+            checks=self._checks,
+            endings=self._endings,
+            audit=audit,
+            fixed_sites=self._federated.fixed_sites,
+        )
         self._runs: dict[tuple[str, str], JoinedRun] = {}
         self.asks = Asks(
             runs=self._runs,
             port=port,
-            contributing=Contributing(
-                database=database,
-                book=book,
-                checks=self._checks,
-                endings=self._endings,
-                audit=audit,
-                fixed_sites=self._federated.fixed_sites,
-            ),
+            contributing=self._contributing,
             pace=pace,
             trainings=config.python.workers if python is not None and config.python else 0,
         )
@@ -159,7 +160,7 @@ class Federating:
         """
         try:
             run = self._opened(record)
-            objection = self._objection(run)
+            objection = self._contributing.objection(run)
         except (StateError, ExchangeUnavailable):
             raise
         except Exception as problem:  # noqa: BLE001 - whatever it is, it ends this run alone
@@ -285,17 +286,13 @@ class Federating:
 
     def _patrol(self, run: JoinedRun) -> Over | None:
         """Find that a run may not go on, or that nothing was heard of it for long."""
-        problem = self._objection(run)
+        problem = self._contributing.objection(run)
         if problem is not None:
             return Over(problem=problem)
         minutes = self._federated.idle_minutes
         if not run.working and time.monotonic() - run.heard > 60 * minutes:
             return Over(ended=f"nobody asked for anything for {minutes} minutes")
         return None
-
-    def _objection(self, run: JoinedRun) -> PrivnbError | None:
-        with self._database.read() as snapshot:
-            return self._checks.objection(snapshot, run.record, run.computation, table=run.table)
 
     def _end(self, run: JoinedRun, over: Over) -> Ended | None:
         """End a run at this site, for good."""

@@ -66,7 +66,7 @@ class JoinedRun:
     @property
     def exact(self) -> bool:
         """Whether data leaves without noise: as sums of what approved code gives."""
-        return self.computation.kind == "python" and self.record.action != "mock"
+        return self.computation.kind == "python" and not self.mock
 
     def claim(self) -> bool:
         """Tell whether what is counted is to be taken back: to one caller, in whichever thread."""

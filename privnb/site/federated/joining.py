@@ -102,10 +102,11 @@ class Joining:
         if submission.action == "mock":
             return self._join_mock(job, previous, submission, computation)
         if part.plan is None:
-            with self._database.read() as snapshot:
-                often = failed_often(snapshot, job.sender, computation)
-            if often is not None and submission.action == "run":
-                return self._refuse(job, previous, submission, computation, often)
+            if submission.action == "run":
+                with self._database.read() as snapshot:
+                    often = failed_often(snapshot, job.sender, computation)
+                if often is not None:
+                    return self._refuse(job, previous, submission, computation, often)
             return self._approving.begin(job, previous, submission, computation)
         if submission.action == "estimate":
             return self._serving.serve(job, previous, submission)
