@@ -25,6 +25,7 @@ __all__ = [
     "TINT",
     "Html",
     "clean",
+    "counted",
     "plain_table",
     "table",
     "tag",
@@ -135,6 +136,15 @@ def _wrap(cell: object) -> str:
     if isinstance(cell, Html) or len(str(cell)) <= _SHORT:
         return ";white-space:nowrap"
     return ";min-width:14em" if len(str(cell)) > _LONG else ""
+
+
+def counted(number: int, what: str) -> str:
+    """Say how many there are of something whose plural has an s.
+
+    >>> counted(1, "row"), counted(2, "row")
+    ('1 row', '2 rows')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

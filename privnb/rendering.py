@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from privnb.markup import CARD, LINE, MUTED, TINT, Html, plain_table, tag
+from privnb.markup import CARD, LINE, MUTED, TINT, Html, counted, plain_table, tag
 from privnb.unseen import brief, clean
 
 if TYPE_CHECKING:
@@ -421,7 +421,7 @@ def _what(release: Release) -> str:
     rows = sum(part.rows for part in release.parts)
     if kinds == {"scalar"}:
         return "one value" if rows == 1 else f"{rows} values"
-    return f"{rows} row{'' if rows == 1 else 's'}"
+    return counted(rows, "row")
 
 
 def _paid(release: Release) -> str:

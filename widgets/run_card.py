@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from privnb.federated.progress import SiteState
-from privnb.markup import CARD, LINE, MUTED, Html, plain_table, tag
+from privnb.markup import CARD, LINE, MUTED, Html, counted, plain_table, tag
 from privnb.widgets.states import Look, state_html, state_text
 from privnb.widgets.visible import visible
 
@@ -75,7 +75,7 @@ def caption(progress: Progress, *, run: str) -> str:
     >>> caption(Board(["northside"], rounds=10).progress, run="ab" * 16)
     'Run abababab · the sites decide whether they take part'
     """
-    done = f"{progress.rounds_done} of {_count(progress.rounds)} done"
+    done = f"{progress.rounds_done} of {counted(progress.rounds, 'round')} done"
     now = progress.by_round[-1].number if progress.by_round else 1
     said = {
         "joining": "the sites decide whether they take part",
@@ -97,7 +97,7 @@ def newest_rounds(progress: Progress, most: int = _MOST_ROUNDS) -> Sequence[Roun
 def earlier(progress: Progress, most: int = _MOST_ROUNDS) -> str:
     """Say how many rounds are not drawn; empty if all are."""
     hidden = len(progress.by_round) - most
-    return f"{_count(hidden, 'earlier round')} not shown" if hidden > 0 else ""
+    return f"{counted(hidden, 'earlier round')} not shown" if hidden > 0 else ""
 
 
 def curves_in_words(progress: Progress) -> str:
@@ -114,7 +114,7 @@ def newest_remarks(progress: Progress) -> list[str]:
     """Return what happened to sites on the way, newest last."""
     hidden = len(progress.remarks) - _MOST_REMARKS
     shown = [visible(remark) for remark in progress.remarks[-_MOST_REMARKS:]]
-    return [f"{_count(hidden, 'earlier remark')} not shown", *shown] if hidden > 0 else shown
+    return [f"{counted(hidden, 'earlier remark')} not shown", *shown] if hidden > 0 else shown
 
 
 def advice(progress: Progress, *, run: str) -> str:
@@ -268,7 +268,3 @@ def _picture(picture: Picture) -> Html:
 
 def _mark(each: RoundProgress, site: str) -> str:
     return SITE_LOOKS[each.sites.get(site, "waiting")][0]
-
-
-def _count(number: int, what: str = "round") -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -28,6 +28,7 @@ from privnb.federated.messages import Ask, Form, Work, pack, work_digest
 from privnb.federated.presence import Presence
 from privnb.federated.trial import Task, Trial, TrialFailed
 from privnb.unseen import brief
+from privnb.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -506,7 +507,7 @@ class Conductor:
 
     def _names(self, task: Task) -> str:
         names = [party.name for key, party in self._parties.items() if key in task.wanted]
-        return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        return listed(names)
 
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds):

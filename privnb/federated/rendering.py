@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from privnb import rendering
-from privnb.markup import CARD, LINE, MUTED, Html, plain_table, table, tag
+from privnb.markup import CARD, LINE, MUTED, Html, counted, plain_table, table, tag
 from privnb.release import Release
 from privnb.unseen import brief, clean
 
@@ -98,10 +98,10 @@ def label_text(release: FederatedRelease) -> str:
 def summary_lines(release: FederatedRelease, name: str) -> list[str]:
     """Say what is now in the variable ``name``: what, of whom, what protects it, its proof."""
     outcome = release.outcome
-    rounds = _count(len(outcome.history), "round")
+    rounds = counted(len(outcome.history), "round")
     what = {
-        "totals": f"totals in {_count(len(outcome.answer.rows) if outcome.answer else 0, 'row')}",
-        "training": f"{_count(len(outcome.arrays), 'array')} after {rounds}",
+        "totals": f"totals in {counted(len(outcome.answer.rows) if outcome.answer else 0, 'row')}",
+        "training": f"{counted(len(outcome.arrays), 'array')} after {rounds}",
         "model": f"a model after {rounds}",
     }[outcome.kind]
     if release.mock:
@@ -116,10 +116,6 @@ def summary_lines(release: FederatedRelease, name: str) -> list[str]:
         *(f"Nothing from {site}: {p}  {p.hint}" for site, p in release.problems.items()),
         f"digest {release.digest[:16]} · request {release.request[:8]}",
     ]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _title(release: FederatedRelease) -> str:
@@ -154,9 +150,9 @@ def _arrays(arrays: Sequence[ArrayShown]) -> tuple[list[str], list[list[str]]]:
 
 def _rounds_title(release: FederatedRelease) -> str:
     outcome = release.outcome
-    done = f"{len(outcome.history)} of {_count(outcome.asked_rounds, 'round')}"
+    done = f"{len(outcome.history)} of {counted(outcome.asked_rounds, 'round')}"
     hidden = len(outcome.history) - _MOST_ROUNDS
-    earlier = [f"{_count(hidden, 'earlier round')} not shown"] if hidden > 0 else []
+    earlier = [f"{counted(hidden, 'earlier round')} not shown"] if hidden > 0 else []
     return " · ".join([done, *filter(None, [outcome.strategy.removesuffix("()")]), *earlier])
 
 

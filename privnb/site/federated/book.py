@@ -21,6 +21,7 @@ from privnb.federated.attempt import name_of
 from privnb.messages import Participation, Problem
 from privnb.site.database import run_inputs, run_sums, runs, utc_now
 from privnb.site.reporting import problem_of
+from privnb.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -346,16 +347,15 @@ class RunBook:
             for earlier in _earlier(connection, row.input, computation=row.digest, fixed=fixed):
                 if earlier != ordered:
                     raise _other_sites(earlier, fixed=fixed)
-        if not opens:
+        if not opens or row.summed is not None:
             return
-        known = connection.execute(_SUM, {"exact": row.input}).first()
-        if row.input is not None and known is None:
+        connection.execute(_SETTLE, mine | {"sites": told})
+        exact = {"exact": row.input}
+        if row.input is not None and connection.execute(_SUM, exact).first() is None:
             connection.execute(
                 _REMEMBER,
                 {"input": row.input, "at": utc_now(), "digest": row.digest, "sites": told},
             )
-        if row.summed is None:
-            connection.execute(_SETTLE, mine | {"sites": told})
 
     @staticmethod
     def close_run(  # noqa: PLR0913 - keywords, all that is said of it
@@ -400,15 +400,16 @@ def _earlier(
     connection: sa.Connection, exact: str, *, computation: str, fixed: bool
 ) -> list[list[str]]:
     """Return over which sites something was summed before that must be over the same now."""
-    known = connection.execute(_SUM, {"exact": exact}).scalars().all()
-    if fixed:
-        known = connection.execute(_SUMS, {"computation": computation}).scalars().all()
-    return [json.loads(sites) for sites in known]
+    found = (
+        connection.execute(_SUMS, {"computation": computation})
+        if fixed
+        else connection.execute(_SUM, {"exact": exact})
+    )
+    return [json.loads(sites) for sites in found.scalars()]
 
 
 def _other_sites(sites: Sequence[str], *, fixed: bool) -> RosterRefused:
-    *others, last = sorted(_name(site) for site in sites)
-    names = f"{', '.join(others)} and {last}" if others else last
+    names = listed(sorted(_name(site) for site in sites))
     if fixed:
         return RosterRefused(
             f"This computation was summed over {names} before, and here all its sums are over the"
