@@ -21,9 +21,10 @@ from privnb.errors import (
     UnknownName,
     error_from_code,
 )
-from privnb.python_cell import require_runnable
+from privnb.python_cell import names_bound, require_code
 from privnb.questions import checked_parameters, require_table, sql_computation
 from privnb.replies import refusal_of
+from privnb.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -210,8 +211,10 @@ def would_refuse(
             return error_from_code(refused.code, message, refused.hint)
     if not left:
         return None
-    said = _and([f"{site} ({_number(fits) if fits else 'nothing'})" for site, fits in left.items()])
-    owner = _and([owners[site] for site in left])
+    said = listed(
+        [f"{site} ({_number(fits) if fits else 'nothing'})" for site, fits in left.items()]
+    )
+    owner = listed([owners[site] for site in left])
     least = min(left.values())
     silent = any(refused is not None and site not in left for site, refused in refusals.items())
     whom = "all sites that answered" if silent else "all sites"
@@ -235,16 +238,6 @@ def _left(reply: Reply | PrivnbError) -> Decimal | None:
 
 def _number(epsilon: Decimal) -> str:
     return f"{epsilon.normalize():f}"
-
-
-def _and(words: Sequence[str]) -> str:
-    """Join words as a person does.
-
-    >>> _and(["northside", "riverside", "lakeside"])
-    'northside, riverside and lakeside'
-    """
-    *others, last = words
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def totals_computation(  # noqa: PLR0913 - keywords, each one part of the question
@@ -337,16 +330,13 @@ def require_training(source: str, *, tables: Sequence[str], parameters: Collecti
 
     Raises `QueryRefused`: E_PYTHON for the code itself, E_OUTPUT where there is no app.
     """
-    try:
-        require_runnable(source, tables=tables, parameters=parameters, output="app")
-    except QueryRefused as refused:
-        if "'app'" not in refused.message:
-            raise
+    require_code(source, tables=tables, parameters=parameters)
+    if "app" not in names_bound(source):
         raise QueryRefused(
             "The cell never assigns 'app', the Flower app that the sites train.",
             hint="Write: from flwr.clientapp import ClientApp; app = ClientApp()",
-            code=refused.code,
-        ) from None
+            code="E_OUTPUT",
+        )
 
 
 def _require_rounds(rounds: int) -> None:

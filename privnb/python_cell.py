@@ -13,7 +13,7 @@ from privnb.errors import QueryRefused
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["require_runnable"]
+__all__ = ["names_bound", "require_code", "require_runnable"]
 
 _SQL = re.compile(r"(\s|--[^\n]*\n)*(select|with\b.*\bselect)\b", re.IGNORECASE | re.DOTALL)
 _SHOWS_NOTHING = {"print", "plt.show", "display"}
@@ -31,6 +31,23 @@ def require_runnable(
 
     >>> require_runnable("visits.mdvis.mean()", tables=["visits"], parameters=[], output=None)
     """
+    last = require_code(source, tables=tables, parameters=parameters)
+    if output is None:
+        _require_last_expression(last)
+    elif output not in (bound := names_bound(source)):
+        known = f" It assigns: {', '.join(bound[:10])}." if bound else ""
+        raise QueryRefused(
+            f"The cell never assigns {output!r}, which --output names.",
+            hint=f"Add a line {output} = ….{known}",
+            code="E_OUTPUT",
+        )
+
+
+def require_code(source: str, *, tables: Collection[str], parameters: Collection[str]) -> ast.stmt:
+    """Make sure that a cell compiles and keeps its names apart; return its last statement.
+
+    Raises as `require_runnable` does.
+    """
     tree = _parsed(source)
     shadowed = sorted(set(parameters) & set(tables))
     if shadowed:
@@ -41,10 +58,17 @@ def require_runnable(
         )
     if not tree.body:
         raise QueryRefused("The cell has no code.", hint=_END, code="E_OUTPUT")
-    if output is not None:
-        _require_bound(source, output)
-    else:
-        _require_last_expression(tree.body[-1])
+    return tree.body[-1]
+
+
+def names_bound(source: str) -> list[str]:
+    """List the names that code which compiles assigns or imports, outside of functions.
+
+    >>> names_bound("import math; x = 1")
+    ['math', 'x']
+    """
+    scope = symtable.symtable(source, "<cell>", "exec")
+    return sorted(s.get_name() for s in scope.get_symbols() if s.is_assigned() or s.is_imported())
 
 
 def _parsed(source: str) -> ast.Module:
@@ -79,18 +103,6 @@ def _not_python(source: str, error: SyntaxError) -> QueryRefused:
     else:
         hint = f"The line reads: {text}" if text else "The line is empty."
     return QueryRefused(message, hint=hint, code="E_PYTHON")
-
-
-def _require_bound(source: str, output: str) -> None:
-    scope = symtable.symtable(source, "<cell>", "exec")
-    bound = sorted(s.get_name() for s in scope.get_symbols() if s.is_assigned() or s.is_imported())
-    if output not in bound:
-        known = f" It assigns: {', '.join(bound[:10])}." if bound else ""
-        raise QueryRefused(
-            f"The cell never assigns {output!r}, which --output names.",
-            hint=f"Add a line {output} = ….{known}",
-            code="E_OUTPUT",
-        )
 
 
 def _require_last_expression(last: ast.stmt) -> None:
