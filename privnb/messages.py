@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from privnb import wire
 from privnb.computation import Computation
@@ -28,6 +28,7 @@ __all__ = [
     "Reply",
     "RequestState",
     "SiteDescription",
+    "State",
     "Submission",
     "TemplateOffer",
     "fresh_salt",
@@ -39,6 +40,20 @@ SOURCE_FILES = {"sql": "cell.sql", "python": "cell.py", "model": "model.json"}
 """The cell's text once more, as its own file, so that any PySyft owner can read it."""
 REPLY_FILE = "reply.json"
 ACTIONS_WITH_A_COMPUTATION = ("estimate", "mock", "run")
+
+State: TypeAlias = Literal[
+    "unknown",
+    "waiting for review",
+    "approved",
+    "running",
+    "joined",
+    "output in review",
+    "released",
+    "nothing given",
+    "refused",
+    "failed",
+]
+"""How far a request is, as its analyst is told."""
 
 
 @wire.message
@@ -178,18 +193,7 @@ class RequestState:
     """How far a request of the asking analyst is at the site."""
 
     request: str
-    state: Literal[
-        "unknown",
-        "waiting for review",
-        "approved",
-        "running",
-        "joined",
-        "output in review",
-        "released",
-        "nothing given",
-        "refused",
-        "failed",
-    ]
+    state: State
     since: str = ""
     """UTC, ISO 8601, seconds."""
     deciders: str = ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from privnb import wire
 from privnb.errors import BadMessage
-from privnb.messages import Reply, RequestState
+from privnb.messages import Reply, RequestState, State
 from privnb.site import database
 from privnb.site.policy import UNREAD
 from privnb.site.reviewing.book import PASSED, TO_DECIDE, Review, Stage, stored
@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STATES", "state_of", "states"]
 
-State: TypeAlias = Literal[
-    "unknown",
-    "waiting for review",
-    "approved",
-    "running",
-    "joined",
-    "output in review",
-    "released",
-    "nothing given",
-    "refused",
-    "failed",
-]
 STATES: dict[str, State] = {
     "waiting": "waiting for review",
     "approved": "approved",
