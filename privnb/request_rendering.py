@@ -67,10 +67,8 @@ def _minute(moment: str) -> str:
 
 def preview_html(preview: Preview) -> str:
     """Draw what would become of a Python cell at each site."""
-    blocks = [
-        table(title, ("what", "how", "where")[: len(facts[0])], facts)
-        for title, facts in _tables(preview)
-    ]
+    title, facts = _facts(preview)
+    blocks = [table(title, ("what", "how", "where")[: len(facts[0])], facts)] if facts else []
     return tag(
         "section",
         banner(_DRY_RUN, QUIET_BANNER),
@@ -86,34 +84,31 @@ def preview_html(preview: Preview) -> str:
 def preview_text(preview: Preview) -> str:
     """Write what would become of a Python cell at each site as plain text."""
     blocks = [_DRY_RUN]
-    for title, facts in _tables(preview):
+    title, facts = _facts(preview)
+    if facts:
         columns = ("what", "how", "where")[: len(facts[0])]
         blocks.append(f"{clean(title)}\n{plain_table(columns, facts)}")
     return "\n\n".join([*blocks, *map(clean, _unknown(preview)), _question(preview)])
 
 
-def _tables(preview: Preview) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """List what each site would do, once: what differs is told with where it holds."""
+def _facts(preview: Preview) -> tuple[str, list[tuple[str, ...]]]:
+    """List what the sites would do, once, with a title: what differs is told with where it is so.
+
+    Before any site has said what it offers there are none.
+    """
     sites: dict[tuple[str, str], list[str]] = {}
     for site in preview.sites:
         for what, how in preview.facts(site):
             sites.setdefault((what, brief(how)), []).append(site)
-    if not sites:
-        return []
     subjects = list(dict.fromkeys(what for what, _ in sites))
     facts = sorted(sites, key=lambda fact: subjects.index(fact[0]))
     title = f"At {', '.join(preview.sites)}"
     everywhere = len(preview.sites)
     if all(len(where) == everywhere for where in sites.values()):
-        return [(title, list(facts))]
-    return [
-        (
-            title,
-            [
-                (*fact, "all" if len(sites[fact]) == everywhere else ", ".join(sites[fact]))
-                for fact in facts
-            ],
-        )
+        return title, list(facts)
+    return title, [
+        (*fact, "all" if len(sites[fact]) == everywhere else ", ".join(sites[fact]))
+        for fact in facts
     ]
 
 
